@@ -1,0 +1,53 @@
+# What to run and when. `just` alone lists it.
+
+set shell := ["bash", "-euo", "pipefail", "-c"]
+
+golangci := env("GOLANGCI_LINT", "golangci-lint")
+
+_default:
+    @just --list
+
+# Everything that CI checks.
+check:
+    .ci/run
+
+# The tests: nothing but Go is needed.
+test *args:
+    go test {{ args }} ./...
+
+# The tests under the race detector (needs a C compiler).
+race *args:
+    CGO_ENABLED=1 go test -race {{ args }} ./...
+
+# Every fuzz target for a while.
+fuzz time="30s":
+    #!/usr/bin/env bash
+    set -euo pipefail
+    for pkg in $(go list ./...); do
+        for target in $(go test -list '^Fuzz' "$pkg" | grep ^Fuzz || true); do
+            echo "== $pkg $target"
+            go test -run '^$' -fuzz "^$target\$" -fuzztime {{ time }} "$pkg"
+        done
+    done
+
+# The benchmarks of docs/performance.md.
+bench:
+    .ci/bench
+
+# Generated code and documents, made again.
+generate:
+    go generate ./...
+
+lint:
+    {{ golangci }} run ./...
+
+fmt:
+    {{ golangci }} fmt ./...
+
+# Static binaries in bin/.
+build:
+    CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o bin/ ./cmd/...
+
+# The kill test in its long form: `just chaos 200`.
+kills n="200":
+    PROCMOND_KILLS={{ n }} go test -count=1 -timeout 60m -run TestKill -v ./cmd/procmond
