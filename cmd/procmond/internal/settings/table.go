@@ -1,0 +1,129 @@
+package settings
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"daemoneye.dev/procmond/collect/event"
+)
+
+// Table returns all settings, in the order in which they are documented.
+func Table() []Setting {
+	return append(dailySettings(), collectionSettings()...)
+}
+
+func dailySettings() []Setting {
+	return []Setting{
+		{
+			Name: "database", Placeholder: "PATH", Limits: "a path",
+			Help: "Directory of the store. Default: processes.db in $STATE_DIRECTORY, else in /var/lib/daemoneye if that can be written," +
+				" else in $XDG_STATE_HOME/daemoneye or ~/.local/state/daemoneye.",
+			parse: one(func(v *Values, s string) error { v.Database = s; return path(s) }),
+			show:  func(v *Values) string { return v.Database },
+		},
+		{
+			Name: "log-level", Hot: "log_level", Placeholder: "LEVEL", Default: "info",
+			Choices: []string{"trace", "debug", "info", "warning", "error"}, Help: "How much to log.",
+			parse: one(func(v *Values, s string) error {
+				level, err := logrus.ParseLevel(s)
+				v.LogLevel = level
+				return err
+			}),
+			show: func(v *Values) string { return v.LogLevel.String() },
+		},
+		{
+			Name: "log-format", Placeholder: "FORMAT", Default: "auto", Choices: []string{"auto", "text", "json"},
+			Help:  "Form of the log: text for people, json for machines; auto is text on a terminal.",
+			parse: one(func(v *Values, s string) error { v.LogFormat = s; return nil }),
+			show:  func(v *Values) string { return v.LogFormat },
+		},
+		{
+			Name: "retention", Placeholder: "AGE,SIZE", Default: "72h,1GiB",
+			Limits: "an age (72h, 7d), a size (512MiB, 1GiB), or both with a comma; age from 1m, size from 16MiB; what is left out keeps its default; 0 is no bound",
+			Help:   "How long and how much the store keeps.",
+			parse:  one(parseRetention),
+			show:   func(v *Values) string { return fmt.Sprintf("%v,%d", v.RetentionAge, v.RetentionBytes) },
+		},
+		{
+			Name: "metrics-listen", Placeholder: "ADDRESS", Default: "off", Limits: "off, PORT, :PORT or HOST:PORT",
+			Help:  "Serve Prometheus metrics over TCP. Without a host only this machine can reach them.",
+			parse: one(parseListen),
+			show:  func(v *Values) string { return v.MetricsListen },
+		},
+		{
+			Name: "host-id", Placeholder: "ID", Limits: "1 to 64 of A-Z a-z 0-9 _ -",
+			Help:  "Name of this host in events. Default: derived from the machine id.",
+			parse: one(func(v *Values, s string) error { v.HostID = s; return event.ValidHostID(s) }),
+			show:  func(v *Values) string { return v.HostID },
+		},
+		{
+			Name: "watchdog", Placeholder: "DURATION", Default: "60s", Limits: "10s to 1h; 0 is off",
+			Help:  "End the process, with every goroutine in the log, when it has made no progress for this long.",
+			parse: one(parseDuration(time.Second, 10*time.Second, time.Hour, true, func(v *Values) *time.Duration { return &v.Watchdog })),
+			show:  func(v *Values) string { return v.Watchdog.String() },
+		},
+	}
+}
+
+func collectionSettings() []Setting {
+	return []Setting{
+		{
+			Name: "interval", Hot: "collection_interval", Placeholder: "SECONDS", Default: "30", Limits: "5 to 3600 seconds (or 5s to 1h)",
+			Help:  "Time between two snapshots.",
+			parse: one(parseDuration(time.Second, 5*time.Second, time.Hour, false, func(v *Values) *time.Duration { return &v.Interval })),
+			show:  func(v *Values) string { return fmt.Sprint(int64(v.Interval / time.Second)) },
+		},
+		{
+			Name: "max-processes", Placeholder: "N", Default: "0", Limits: "0 to 4194304; 0 is unlimited",
+			Help:  "Watch no more processes than this. What is left out is reported.",
+			parse: one(parseInt(0, 1<<22, func(v *Values) *int { return &v.MaxProcesses })),
+			show:  func(v *Values) string { return fmt.Sprint(v.MaxProcesses) },
+		},
+		{
+			Name: "min-process-lifetime", Hot: "min_process_lifetime", Placeholder: "MS", Default: "0", Limits: "0 to 3600000 milliseconds (or 0s to 1h); 0 is off",
+			Help: "Hold a start back for this long, and only count a process that ends earlier.",
+			parse: one(parseDuration(time.Millisecond, 0, time.Hour, true,
+				func(v *Values) *time.Duration { return &v.MinProcessLifetime })),
+			show: func(v *Values) string { return fmt.Sprint(v.MinProcessLifetime.Milliseconds()) },
+		},
+		{
+			Name: "memory-change-threshold", Hot: "memory_change_threshold", Placeholder: "PERCENT", Default: "50", Limits: "0 to 100000 percent; 0 is off",
+			Help:  "Report a process whose memory changed by this much.",
+			parse: one(parseNumber(100000, func(v *Values) *float64 { return &v.MemoryThreshold })),
+			show:  func(v *Values) string { return fmt.Sprint(v.MemoryThreshold) },
+		},
+		{
+			Name: "cpu-change-threshold", Hot: "cpu_change_threshold", Placeholder: "POINTS", Default: "50", Limits: "0 to 100000 points of one core; 0 is off",
+			Help:  "Report a process whose use of processors changed by this much.",
+			parse: one(parseNumber(100000, func(v *Values) *float64 { return &v.CPUThreshold })),
+			show:  func(v *Values) string { return fmt.Sprint(v.CPUThreshold) },
+		},
+		{
+			Name: "event-driven", Placeholder: "SOURCE", Default: "auto", Choices: []string{"auto", "off"},
+			Help:  "Source of events between snapshots. This version has none: auto and off both take snapshots only.",
+			parse: one(func(v *Values, s string) error { v.EventDriven = s; return nil }),
+			show:  func(v *Values) string { return v.EventDriven },
+		},
+		{
+			Name: "redact", Placeholder: "PATTERN", Many: true, Limits: "patterns of argument names",
+			Help: "Hide the values of arguments whose name matches, besides the built-in patterns.",
+			parse: func(v *Values, texts []string) error {
+				v.Redact = texts
+				return checkRedact(texts)
+			},
+			show: func(v *Values) string { return strings.Join(v.Redact, "\x00") },
+		},
+		{
+			Name: "exclude", Placeholder: "WHAT", Many: true, Limits: "pid:N, uid:N, exe:GLOB or name:GLOB",
+			Help: "Leave processes out. Children are not left out with them.",
+			parse: func(v *Values, texts []string) error {
+				v.Exclude = texts
+				return checkExclude(texts)
+			},
+			show: func(v *Values) string { return strings.Join(v.Exclude, "\x00") },
+		},
+	}
+}
