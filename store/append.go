@@ -1,0 +1,207 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"daemoneye.dev/procmond/collect/event"
+)
+
+// Append writes a batch, all of it or nothing, and returns when it is durable. It
+// fills in Seq and Epoch of the events; after an error they are zero. A batch
+// without events is as durable. ctx is honoured until the write begins, never
+// after: an error then means that nothing was written.
+// [ErrUnavailable]: the store is, or just went, out of service.
+func (s *Store) Append(ctx context.Context, b *event.Batch) error {
+	if emptyBatch(b) {
+		return nil
+	}
+	n, err := s.writer(ctx)
+	if err != nil {
+		return err
+	}
+	defer s.release()
+	w := n.newWrite()
+	defer w.batch.Close()
+	if err := w.add(b); err != nil {
+		clearSequences(b)
+		return s.readFailed(err)
+	}
+	if err := s.commit(n, w.batch); err != nil {
+		clearSequences(b)
+		return err
+	}
+	n.adopt(w)
+	s.advance(n, uint64(len(b.Events)))
+	return nil
+}
+
+func emptyBatch(b *event.Batch) bool {
+	return len(b.Events)+len(b.Put)+len(b.Delete) == 0 && b.AsOf.IsZero()
+}
+
+func clearSequences(b *event.Batch) {
+	for _, e := range b.Events {
+		e.Seq, e.Epoch = 0, event.Epoch{}
+	}
+}
+
+// write is a batch in the making, with what is true once it is durable.
+type write struct {
+	*session
+	batch   *pebble.Batch
+	head    uint64
+	total   uint64
+	losses  []LossTotal
+	minutes []uint64 // set in this batch; few
+}
+
+func (n *session) newWrite() *write {
+	return &write{session: n, batch: n.db.NewBatch(), head: n.head, total: n.total, losses: n.losses}
+}
+
+func (w *write) add(b *event.Batch) error {
+	for _, e := range b.Events {
+		if err := w.event(e); err != nil {
+			return err
+		}
+	}
+	if len(b.Events) > 0 {
+		must(w.batch.Set([]byte(metaBytes), number(w.total), nil))
+	}
+	w.table(b)
+	return nil
+}
+
+// event numbers and encodes one event.
+func (w *write) event(e *event.Event) error {
+	w.head++
+	e.Seq, e.Epoch = w.head, w.epoch
+	w.buf = event.Append(w.buf[:0], e)
+	w.key = appendEventKey(w.key[:0], e.Seq)
+	must(w.batch.Set(w.key, w.buf, nil))
+	w.total += uint64(len(w.buf))
+	if e.Loss != nil {
+		var t LossTotal
+		w.losses, t = addLoss(w.losses, e.Loss)
+		must(w.batch.Set(lossKey(t.Cause), twoNumbers(t.Events, t.Count), nil))
+	}
+	return w.index(minuteOf(e.Observed))
+}
+
+// index makes the last event the lowest of a minute, if it is.
+func (w *write) index(minute uint64) error {
+	if w.indexed && w.minute == minute || slices.Contains(w.minutes, minute) {
+		return nil
+	}
+	w.key = appendMinuteKey(w.key[:0], minute)
+	_, closer, err := w.db.Get(w.key)
+	if err == nil {
+		return closer.Close()
+	}
+	if !errors.Is(err, pebble.ErrNotFound) {
+		return fmt.Errorf("read time index: %w", err)
+	}
+	must(w.batch.Set(w.key, number(w.head), nil))
+	w.minutes = append(w.minutes, minute)
+	return nil
+}
+
+// table adds the changes of the process table.
+func (w *write) table(b *event.Batch) {
+	for _, p := range b.Put {
+		w.buf = event.AppendProcess(w.buf[:0], p)
+		w.key = appendProcessKey(w.key[:0], p.ID)
+		must(w.batch.Set(w.key, w.buf, nil))
+	}
+	for _, id := range b.Delete {
+		w.key = appendProcessKey(w.key[:0], id)
+		must(w.batch.Delete(w.key, nil))
+	}
+	if !b.AsOf.IsZero() {
+		must(w.batch.Set([]byte(metaAsOf), timeNumber(b.AsOf), nil))
+		must(w.batch.Set([]byte(metaBoot), []byte(b.BootID), nil))
+	}
+}
+
+// adopt makes a durable write the present.
+func (n *session) adopt(w *write) {
+	n.head, n.total, n.losses = w.head, w.total, w.losses
+	if len(w.minutes) > 0 {
+		n.minute, n.indexed = w.minutes[len(w.minutes)-1], true
+	}
+}
+
+// advance shows a durable write to readers.
+func (s *Store) advance(n *session, events uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stats.Appends++
+	s.stats.AppendedEvents += events
+	if s.session != n {
+		return // left service meanwhile; the write will be found at the next opening
+	}
+	s.head.Store(n.head)
+	s.publishLocked(n)
+	s.notifyLocked()
+}
+
+// commit makes a batch durable. The caller holds the slot. After an error the
+// store is out of service, or the process ends. An *out of service* before
+// anything was written and one after a failed write are the same to callers: the
+// batch is not there, or it is there unseen, and its numbers were never shown.
+func (s *Store) commit(n *session, b *pebble.Batch) error {
+	if err := s.room(uint64(b.Len()), s.conf.Reserve/2); err != nil {
+		s.leave(leaveSpace, err.Error())
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	s.watchdog.Reset(s.conf.CommitDeadline)
+	defer s.watchdog.Stop()
+	s.fs.rotating.Store(b.Len() >= memTableSize/4)
+	defer s.fs.rotating.Store(false)
+	err := n.apply(b)
+	if err == nil {
+		return nil
+	}
+	if !isNoSpace(err) {
+		s.die(fmt.Errorf("write store %s: %w", s.conf.Dir, err))
+	}
+	s.leave(leaveBroken, err.Error())
+	return fmt.Errorf("%w: %w", ErrUnavailable, err)
+}
+
+// apply writes a batch and waits for it to be on disk. This pair of calls returns
+// an error of the log; Commit would call Fatalf, and if that returned, report
+// success. After an error the database takes no more writes and must be reopened.
+func (n *session) apply(b *pebble.Batch) error {
+	if err := n.db.ApplyNoSyncWait(b, pebble.Sync); err != nil {
+		return err
+	}
+	return b.SyncWait()
+}
+
+// room reports whether need bytes, as they will be in the log, in a table and in
+// a compaction of it, fit above spare. What can't be known is not missing.
+func (s *Store) room(need, spare uint64) error {
+	dir := s.conf.Dir
+	if _, err := s.conf.FS.Stat(dir); err != nil {
+		dir = s.conf.FS.PathDir(dir)
+	}
+	usage, err := s.conf.FS.GetDiskUsage(dir)
+	if err != nil {
+		return nil //nolint:nilerr // then the write itself will tell
+	}
+	if want := spare + 3*need; usage.AvailBytes < want {
+		return fmt.Errorf("%w of %s: %d MiB free, want %d MiB", errNoSpace, dir, usage.AvailBytes>>20, (want+1<<20-1)>>20)
+	}
+	return nil
+}
+
+// measure notes how much space the database takes.
+func (s *Store) measure(n *session) {
+	s.bytes.Store(n.db.Metrics().DiskSpaceUsage())
+}

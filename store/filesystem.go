@@ -1,0 +1,227 @@
+package store
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// privateFS is the real file system with modes that no umask can widen or break:
+// directories 0700, files 0600.
+type privateFS struct{ vfs.FS }
+
+func (p privateFS) Unwrap() vfs.FS { return p.FS }
+
+func (p privateFS) MkdirAll(dir string, _ os.FileMode) error {
+	_, err := os.Stat(dir)
+	if err == nil {
+		return nil
+	}
+	if err := p.FS.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	return os.Chmod(dir, 0o700)
+}
+
+func (p privateFS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
+	return private(name)(p.FS.Create(name, c))
+}
+
+func (p privateFS) OpenReadWrite(name string, c vfs.DiskWriteCategory, opts ...vfs.OpenOption) (vfs.File, error) {
+	return private(name)(p.FS.OpenReadWrite(name, c, opts...))
+}
+
+func (p privateFS) ReuseForWrite(oldname, newname string, c vfs.DiskWriteCategory) (vfs.File, error) {
+	return private(newname)(p.FS.ReuseForWrite(oldname, newname, c))
+}
+
+// Lock changes the mode by path: closing a second descriptor of a lock file would
+// give up the lock.
+func (p privateFS) Lock(name string) (io.Closer, error) {
+	lock, err := p.FS.Lock(name)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(name, 0o600); err != nil {
+		_ = lock.Close()
+		return nil, err
+	}
+	return lock, nil
+}
+
+func private(name string) func(vfs.File, error) (vfs.File, error) {
+	return func(f vfs.File, err error) (vfs.File, error) {
+		if err != nil {
+			return nil, err
+		}
+		if err := os.Chmod(name, 0o600); err != nil {
+			_ = f.Close()
+			return nil, err
+		}
+		return f, nil
+	}
+}
+
+// guardFS stands between Pebble and the file system and deals with a lack of
+// space there, because Pebble does not everywhere: a log file that can not be
+// rotated, or a manifest that can not be written, ends the process, even with
+// "sync: unlock of unlocked mutex" before any handler runs.
+//
+// A write that finds no space is tried again after the ballast file was removed.
+// If that does not help, a record of the log fails (the store leaves service and
+// reopens the database), and so does an sstable (Pebble tries again); what Pebble
+// can not bear to fail waits for space.
+type guardFS struct {
+	vfs.FS
+	dropBallast func()      // removes the ballast, if there is one
+	wait        func(error) // called when something must wait, before each pause
+	pause       time.Duration
+
+	syncs   atomic.Uint64
+	waiting atomic.Int32 // operations that wait for space
+	// rotating is set while Pebble may close a log file with records unwritten: the
+	// application of a batch too big for a memtable.
+	rotating atomic.Bool
+	lastLack atomic.Int64 // when space was last missing, Unix nanoseconds
+
+	mu sync.Mutex // serialises dropBallast
+}
+
+func (g *guardFS) Unwrap() vfs.FS { return g.FS }
+
+// lacking reports whether something waits for space, or missed it just now.
+func (g *guardFS) lacking() bool {
+	return g.waiting.Load() > 0 || time.Since(time.Unix(0, g.lastLack.Load())) < 10*time.Second
+}
+
+// try runs op; without space, again without the ballast; still without, as long
+// as it takes if vital.
+func (g *guardFS) try(vital func() bool, op func() error) error {
+	err := op()
+	if err == nil || !isNoSpace(err) {
+		return err
+	}
+	g.lastLack.Store(time.Now().UnixNano())
+	g.mu.Lock()
+	g.dropBallast()
+	g.mu.Unlock()
+	if err = op(); !isNoSpace(err) || !vital() {
+		return err
+	}
+	g.waiting.Add(1)
+	defer g.waiting.Add(-1)
+	for isNoSpace(err) {
+		g.lastLack.Store(time.Now().UnixNano())
+		g.wait(err)
+		<-time.After(g.pause)
+		err = op()
+	}
+	return err
+}
+
+// vitalName reports whether Pebble ends the process when it can not make the file.
+func vitalName(name string) bool {
+	return isLog(name) || strings.Contains(name, "MANIFEST-") || strings.Contains(name, "marker.")
+}
+
+func isLog(name string) bool { return strings.HasSuffix(name, ".log") }
+
+func (g *guardFS) create(name string, open func() (vfs.File, error)) (f vfs.File, err error) {
+	vital := vitalName(name)
+	err = g.try(func() bool { return vital }, func() (err error) {
+		f, err = open()
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("create %s: %w", name, err)
+	}
+	return &guardFile{File: f, fs: g, log: isLog(name), vital: vital && !isLog(name)}, nil
+}
+
+func (g *guardFS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
+	return g.create(name, func() (vfs.File, error) { return g.FS.Create(name, c) })
+}
+
+func (g *guardFS) OpenReadWrite(name string, c vfs.DiskWriteCategory, opts ...vfs.OpenOption) (vfs.File, error) {
+	return g.create(name, func() (vfs.File, error) { return g.FS.OpenReadWrite(name, c, opts...) })
+}
+
+// ReuseForWrite is not tried again as it stands: its first half may have been done.
+func (g *guardFS) ReuseForWrite(oldname, newname string, c vfs.DiskWriteCategory) (vfs.File, error) {
+	renamed := false
+	return g.create(newname, func() (vfs.File, error) {
+		if renamed {
+			return g.FS.OpenReadWrite(newname, c)
+		}
+		f, err := g.FS.ReuseForWrite(oldname, newname, c)
+		if err != nil {
+			_, gone := g.FS.Stat(oldname)
+			renamed = gone != nil
+		}
+		return f, err
+	})
+}
+
+func (g *guardFS) Rename(oldname, newname string) error {
+	return g.try(func() bool { return vitalName(newname) }, func() error { return g.FS.Rename(oldname, newname) })
+}
+
+func (g *guardFS) OpenDir(name string) (vfs.File, error) {
+	f, err := g.FS.OpenDir(name)
+	if err != nil {
+		return nil, err
+	}
+	return &guardFile{File: f, fs: g, vital: true}, nil
+}
+
+// guardFile is a file that is written through a guardFS. Like every vfs.File it is
+// written by one goroutine at a time.
+type guardFile struct {
+	vfs.File
+	fs    *guardFS
+	vital bool // always wait for space
+	log   bool // wait once it is being closed
+	eof   bool // the end of the log was written
+}
+
+// trailerSize is the size of the chunk that ends a log file: a checksum and a
+// length, all zero, a type and a log number. No record is that short.
+const trailerSize = 11
+
+func isTrailer(p []byte) bool {
+	return len(p) == trailerSize && string(p[:6]) == "\x00\x00\x00\x00\x00\x00"
+}
+
+func (f *guardFile) mustWait() bool {
+	return f.vital || f.log && (f.eof || f.fs.rotating.Load())
+}
+
+func (f *guardFile) Write(p []byte) (n int, err error) {
+	f.eof = f.eof || f.log && isTrailer(p)
+	err = f.fs.try(f.mustWait, func() error {
+		m, err := f.File.Write(p[n:])
+		n += m
+		return err
+	})
+	return n, err
+}
+
+func (f *guardFile) Sync() error {
+	f.fs.syncs.Add(1)
+	return f.fs.try(f.mustWait, f.File.Sync)
+}
+
+func (f *guardFile) SyncData() error {
+	f.fs.syncs.Add(1)
+	return f.fs.try(f.mustWait, f.File.SyncData)
+}
+
+func (f *guardFile) Preallocate(offset, length int64) error {
+	return f.fs.try(f.mustWait, func() error { return f.File.Preallocate(offset, length) })
+}

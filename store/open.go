@@ -1,0 +1,187 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+)
+
+// attach locks the directory, opens the database and enters service. The caller
+// holds the slot, or is Open.
+func (s *Store) attach(ctx context.Context, wait time.Duration) error {
+	if err := s.room(0, s.conf.Reserve); err != nil {
+		return err
+	}
+	id, err := s.claim(ctx, wait)
+	if err != nil {
+		return err
+	}
+	n, err := s.openSession(id)
+	if isCorruption(err) {
+		n, err = s.startOver(ctx, id, err)
+	}
+	if err != nil {
+		return err
+	}
+	s.makeBallast()
+	s.measure(n)
+	s.enter(n)
+	return nil
+}
+
+// claim makes sure that the directory is a store of ours, or makes it one, and
+// locks it. Until it is sure it only looks.
+func (s *Store) claim(ctx context.Context, wait time.Duration) (identity, error) {
+	id, err := readIdentity(s.conf.FS, s.conf.Dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return id, err
+	}
+	if err := s.makeDir(); err != nil {
+		return id, err
+	}
+	if s.lock == nil {
+		if s.lock, err = lockDir(ctx, s.conf.FS, s.conf.Dir, wait); err != nil {
+			return id, err
+		}
+	}
+	// Another process may have been faster before the lock was ours.
+	id, err = readIdentity(s.conf.FS, s.conf.Dir)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return id, err
+	}
+	id = newIdentity()
+	if s.heir != nil {
+		id = *s.heir
+	}
+	if err := id.write(s.conf.FS, s.conf.Dir); err != nil {
+		return id, err
+	}
+	s.heir = nil
+	return id, nil
+}
+
+// makeDir makes the directory, durably.
+func (s *Store) makeDir() error {
+	vs, dir := s.conf.FS, s.conf.Dir
+	if _, err := vs.Stat(dir); err == nil {
+		return nil
+	}
+	if err := vs.MkdirAll(dir, 0o700); err != nil {
+		return explain("make store", dir, err)
+	}
+	return syncDir(vs, vs.PathDir(dir))
+}
+
+// openSession opens the database and puts it in the state of a running store.
+func (s *Store) openSession(id identity) (*session, error) {
+	db, err := pebble.Open(s.conf.Dir, readWriteOptions(s.fs, s.lock, s.logger(), s.listener()))
+	if isNewerPebble(err) {
+		return nil, fmt.Errorf("%w: %w", ErrNewerFormat, err)
+	}
+	if err != nil {
+		return nil, explain("open store", s.conf.Dir, err)
+	}
+	n, err := newSession(db, id)
+	if err == nil {
+		err = s.begin(n)
+	}
+	if err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return n, nil
+}
+
+// begin removes the clean mark before anything else is written, and records the
+// epoch of a new database and the head known now.
+func (s *Store) begin(n *session) error {
+	mark, err := readMeta(n.db, metaClean)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	if !s.seen {
+		s.clean, s.seen = parseTime(mark), true
+	}
+	s.mu.Unlock()
+	b := n.db.NewBatch()
+	defer b.Close()
+	must(b.Delete([]byte(metaClean), nil))
+	must(b.Set([]byte(metaEpoch), n.epoch[:], nil))
+	if err := n.apply(b); err != nil {
+		return fmt.Errorf("write store: %w", err)
+	}
+	if n.ident.Head != n.head {
+		n.ident.Head = n.head
+		return n.ident.write(s.conf.FS, s.conf.Dir)
+	}
+	return nil
+}
+
+// startOver sets a damaged directory aside and opens an empty one.
+func (s *Store) startOver(ctx context.Context, old identity, cause error) (*session, error) {
+	if err := s.quarantine(old, cause); err != nil {
+		return nil, errors.Join(cause, err)
+	}
+	id, err := s.claim(ctx, 0)
+	if err != nil {
+		return nil, err
+	}
+	return s.openSession(id)
+}
+
+// succeed makes the identity of the store that follows a quarantined one.
+func (s *Store) succeed(old identity, to string) {
+	id := newIdentity()
+	id.PreviousEpoch, id.PreviousSeq = old.Epoch, old.Head
+	id.QuarantinedTo, id.QuarantinedAt = to, s.wall().UTC()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stats.Epoch == old.epoch() {
+		id.PreviousSeq = max(old.Head, s.head.Load())
+	}
+	s.clean, s.seen = time.Time{}, true
+	s.heir = &id
+}
+
+// quarantine renames the directory, under its lock, and gives up the lock, which
+// went with it.
+func (s *Store) quarantine(old identity, cause error) error {
+	vs, dir := s.conf.FS, s.conf.Dir
+	stem := dir + ".corrupt-" + s.wall().UTC().Format("20060102T150405Z")
+	to := stem
+	for i := 2; ; i++ {
+		if _, err := vs.Stat(to); errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		to = fmt.Sprintf("%s-%d", stem, i)
+	}
+	if err := vs.Rename(dir, to); err != nil {
+		return explain("set aside store", dir, err)
+	}
+	s.unlock()
+	s.succeed(old, to)
+	s.conf.Log.WithError(cause).WithField("quarantine", to).Error("store is damaged; it was set aside and an empty one takes its place")
+	return syncDir(vs, vs.PathDir(dir))
+}
+
+// unlock gives up the directory's lock, if it is held. The caller holds the slot.
+func (s *Store) unlock() {
+	if s.lock == nil {
+		return
+	}
+	if err := s.lock.Close(); err != nil {
+		s.conf.Log.WithError(err).Error("can't release the lock of the store")
+	}
+	s.lock = nil
+}
+
+// must is for batch operations, which fail only by misuse.
+func must(err error) {
+	if err != nil {
+		panic(fmt.Sprintf("store: build batch: %v", err))
+	}
+}

@@ -1,0 +1,290 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// How often Serve looks, and how long it lets things take.
+const (
+	maintainEvery = 5 * time.Second
+	// flushDelay is how long removed events may keep their space. Pebble has no
+	// timer for anything else, so an idle store writes nothing.
+	flushDelay      = 10 * time.Second
+	reopenBackoff   = 250 * time.Millisecond // first wait; doubles
+	reopenMax       = 5 * time.Second
+	readersDeadline = 30 * time.Second // for readers of a database to be closed
+	closeDeadline   = 30 * time.Second // for Pebble to close
+)
+
+// Serve keeps the store: it removes what retention no longer keeps, watches the
+// free space, and brings a store that left service back, trying again with a
+// back-off of 250 ms to 5 s. It returns when ctx ends or the store is closed, and
+// may then be called again; the store works without it, but does not come back.
+func (s *Store) Serve(ctx context.Context) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	backoff := reopenBackoff
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-s.wake:
+		case <-timer.C:
+		}
+		switch kind := s.kind(); kind {
+		case leaveClosed:
+			signal(s.wake) // for another Serve, if there is one
+			return ErrClosed
+		case leaveNot:
+			backoff = reopenBackoff
+			s.maintain(ctx)
+			timer.Reset(maintainEvery)
+		default:
+			if s.restore(ctx, kind) {
+				timer.Reset(0)
+				continue
+			}
+			timer.Reset(backoff)
+			backoff = min(2*backoff, reopenMax)
+		}
+	}
+}
+
+func (s *Store) kind() leaveKind {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.out
+}
+
+// maintain does the regular work of a store in service.
+func (s *Store) maintain(ctx context.Context) {
+	if err := s.room(0, s.conf.Reserve/2); err != nil {
+		s.leave(leaveSpace, err.Error())
+		return
+	}
+	v, err := s.view()
+	if err != nil {
+		return
+	}
+	s.bytes.Store(v.session.db.Metrics().DiskSpaceUsage())
+	s.makeBallast()
+	v.release()
+	if err := s.retain(ctx); err != nil && ctx.Err() == nil && !errors.Is(err, ErrUnavailable) {
+		s.conf.Log.WithError(err).Error("can't remove old events")
+	}
+}
+
+// restore tries to bring the store back into service and reports whether it is.
+func (s *Store) restore(ctx context.Context, kind leaveKind) bool {
+	var err error
+	if kind == leaveSpace {
+		err = s.resume()
+	} else {
+		err = s.reopen(ctx, kind)
+	}
+	if err != nil {
+		s.stillOut(err)
+		return false
+	}
+	s.mu.Lock()
+	s.stats.Reopens++
+	s.mu.Unlock()
+	s.conf.Log.Info("store is in service again")
+	signal(s.back)
+	return true
+}
+
+// stillOut keeps the reason current.
+func (s *Store) stillOut(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.out != leaveNot && s.out != leaveClosed {
+		s.stats.Reason = err.Error()
+	}
+}
+
+// resume puts an open database that was short of space back in service.
+func (s *Store) resume() error {
+	if err := s.room(0, s.conf.Reserve); err != nil {
+		return err
+	}
+	if s.fs.lacking() {
+		return fmt.Errorf("%w: a write still waits, or failed just now", errNoSpace)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.out != leaveSpace {
+		return errors.New(s.stats.Reason)
+	}
+	s.out = leaveNot
+	s.stats.Since, s.stats.Reason = s.wall(), ""
+	s.notifyLocked()
+	return nil
+}
+
+// reopen closes what is left of the old database and opens it again, or, if it is
+// damaged, a new one in its place.
+func (s *Store) reopen(ctx context.Context, kind leaveKind) error {
+	if err := s.acquire(ctx); err != nil {
+		return err
+	}
+	defer s.release()
+	if err := s.retire(ctx); err != nil {
+		return err
+	}
+	if kind == leaveCorrupt {
+		if err := s.setAside(); err != nil {
+			return err
+		}
+	}
+	err := s.attach(ctx, 0)
+	if err != nil && isFatalReopen(err) {
+		s.die(fmt.Errorf("reopen store: %w", err))
+	}
+	return err
+}
+
+// isFatalReopen tells the errors that waiting does not help.
+func isFatalReopen(err error) bool {
+	return !isNoSpace(err) && !errors.Is(err, ErrLocked) && !errors.Is(err, context.Canceled) &&
+		!errors.Is(err, context.DeadlineExceeded)
+}
+
+// setAside quarantines a store that was found damaged while it ran.
+func (s *Store) setAside() error {
+	old, err := readIdentity(s.conf.FS, s.conf.Dir)
+	if err != nil {
+		return err
+	}
+	if err := s.quarantine(old, errors.New(s.Stats().Reason)); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.out == leaveCorrupt {
+		s.out = leaveBroken
+	}
+	return nil
+}
+
+// retire closes the database that left service, if there is one. It can be called
+// again after an error. The caller holds the slot.
+func (s *Store) retire(ctx context.Context) error {
+	s.mu.Lock()
+	n := s.retired
+	s.mu.Unlock()
+	if n == nil {
+		return nil
+	}
+	if s.closing == nil {
+		s.closing = closeWhenRead(n)
+	}
+	timeout := time.NewTimer(readersDeadline + closeDeadline)
+	defer timeout.Stop()
+	select {
+	case err := <-s.closing:
+		s.conf.Log.WithError(err).Debug("closed the database that left service")
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timeout.C:
+		if s.fs.lacking() {
+			return fmt.Errorf("%w: the database can't be closed", errNoSpace)
+		}
+		s.die(fmt.Errorf("close store %s: blocked for %v", s.conf.Dir, readersDeadline+closeDeadline))
+	}
+	s.closing = nil
+	s.mu.Lock()
+	s.retired = nil
+	s.mu.Unlock()
+	return nil
+}
+
+// closeWhenRead closes a session's database once nobody reads it, and sends the
+// result. Capacity 1: the goroutine ends even if nobody waits any more. Errors of
+// closing a database that failed are expected; what was acknowledged is on disk.
+func closeWhenRead(n *session) chan error {
+	done := make(chan error, 1)
+	go func() {
+		n.readers.Wait()
+		done <- n.db.Close()
+	}()
+	return done
+}
+
+// Close ends the store. clean says that the run ended in order: then that is the
+// last thing written. Readers are told to end and waited for; a Close that can not
+// be completed in a minute says so, and the process should end. The next Open
+// finds all that was acknowledged in any case.
+func (s *Store) Close(clean bool) error {
+	s.slot <- struct{}{} // a write in progress ends, or its watchdog does
+	defer s.release()
+	n, inService := s.shut()
+	if n == nil {
+		return s.closeRetired()
+	}
+	var err error
+	if clean && inService {
+		err = s.finish(n)
+	}
+	s.mu.Lock()
+	s.retired = n
+	s.mu.Unlock()
+	return errors.Join(err, s.closeRetired())
+}
+
+// shut takes the store out of service for good. It returns the open session, if
+// any, whose readers are told to end.
+func (s *Store) shut() (n *session, inService bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n, inService = s.session, s.out == leaveNot
+	s.session, s.out = nil, leaveClosed
+	s.stats.Reason = ErrClosed.Error()
+	if n != nil {
+		close(n.leaving)
+	}
+	s.notifyLocked()
+	signal(s.wake)
+	return n, inService
+}
+
+// finish writes the clean mark, after all else.
+func (s *Store) finish(n *session) error {
+	n.ident.Head = n.head
+	if err := n.ident.write(s.fs, s.conf.Dir); err != nil {
+		return err
+	}
+	b := n.db.NewBatch()
+	defer b.Close()
+	must(b.Set([]byte(metaClean), timeNumber(s.wall()), nil))
+	return s.commit(n, b)
+}
+
+func (s *Store) closeRetired() error {
+	s.mu.Lock()
+	n := s.retired
+	s.retired = nil
+	s.mu.Unlock()
+	defer s.unlock()
+	if n == nil {
+		return nil
+	}
+	if s.closing == nil {
+		s.closing = closeWhenRead(n)
+	}
+	timeout := time.NewTimer(readersDeadline + closeDeadline)
+	defer timeout.Stop()
+	select {
+	case err := <-s.closing:
+		s.closing = nil
+		if err != nil {
+			return fmt.Errorf("close store %s: %w", s.conf.Dir, err)
+		}
+		return nil
+	case <-timeout.C:
+		return fmt.Errorf("close store %s: blocked for %v", s.conf.Dir, readersDeadline+closeDeadline)
+	}
+}

@@ -1,0 +1,142 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"daemoneye.dev/procmond/collect/event"
+)
+
+// session is one opening of the database, and what was read from it then and kept
+// current since. Fields without a remark belong to the holder of Store.slot; those
+// that Stats shows are copied by publishLocked.
+type session struct {
+	db    *pebble.DB  // any goroutine that holds a reader
+	epoch event.Epoch // constant
+	ident identity    // constant
+
+	// readers counts the views held; leaving is closed, by Store.leave under
+	// Store.mu, when they must end. Views are only taken under Store.mu and before
+	// that, so Add never races with Wait.
+	readers sync.WaitGroup
+	leaving chan struct{}
+
+	floor atomic.Uint64 // written by the holder of the slot
+	head  uint64        // as durable as Store.head
+	// total counts the encoded bytes of events 1..head, acked those of 1..cursor.
+	total, acked uint64
+	cursor       uint64
+	journal      uint64 // number of the last transition
+	losses       []LossTotal
+	minute       uint64 // a minute that is in the time index
+	indexed      bool   // whether minute means anything
+
+	buf []byte // for encoding
+	key []byte
+}
+
+// backlog returns what is not acknowledged: events and bytes.
+func (n *session) backlog() (events, bytes uint64) {
+	done := max(n.cursor, n.floor.Load()-1)
+	if done >= n.head {
+		return 0, 0
+	}
+	return n.head - done, n.total - n.acked
+}
+
+// newSession reads what is to be known of an open database. It does not own db
+// until it returns nil.
+func newSession(db *pebble.DB, id identity) (*session, error) {
+	n := &session{db: db, ident: id, epoch: id.epoch(), leaving: make(chan struct{})}
+	stored, err := readMeta(db, metaEpoch)
+	if err != nil {
+		return nil, err
+	}
+	if stored != nil && string(stored) != string(n.epoch[:]) {
+		return nil, fmt.Errorf("%w: its database has epoch %x, its file %s says %s", ErrNotStore, stored, identityFile, n.epoch)
+	}
+	return n, errors.Join(n.readOrder(), n.readLosses())
+}
+
+// readOrder finds floor, head, cursor and the like.
+func (n *session) readOrder() error {
+	floor, err := readMeta(n.db, metaFloor)
+	if err != nil {
+		return err
+	}
+	n.floor.Store(max(parseMetaNumber(floor), 1))
+	last, err := lastNumber(n.db, prefixEvent)
+	if err != nil {
+		return fmt.Errorf("find last event: %w", err)
+	}
+	n.head = max(last, n.floor.Load()-1)
+	total, err := readMeta(n.db, metaBytes)
+	if err != nil {
+		return err
+	}
+	n.total = parseMetaNumber(total)
+	cursor, err := readMeta(n.db, metaCursor)
+	if err != nil {
+		return err
+	}
+	n.cursor, n.acked = parseTwoNumbers(cursor)
+	if n.journal, err = lastNumber(n.db, prefixJournal); err != nil {
+		return fmt.Errorf("find last transition: %w", err)
+	}
+	return nil
+}
+
+func (n *session) readLosses() (err error) {
+	n.losses, err = readLosses(n.db)
+	return err
+}
+
+// readLosses returns the loss totals of a database, by cause.
+func readLosses(r pebble.Reader) (losses []LossTotal, err error) {
+	lower, upper := keySpan(metaLoss)
+	it, err := r.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
+	if err != nil {
+		return nil, fmt.Errorf("read loss totals: %w", err)
+	}
+	for it.First(); it.Valid(); it.Next() {
+		if len(it.Key()) != len(metaLoss)+1 {
+			continue
+		}
+		t := LossTotal{Cause: event.LossCause(it.Key()[len(metaLoss)])}
+		t.Events, t.Count = parseTwoNumbers(it.Value())
+		losses = append(losses, t)
+	}
+	return losses, errors.Join(it.Error(), it.Close())
+}
+
+// addLoss returns losses with one more loss event, as a copy, and its new total.
+func addLoss(losses []LossTotal, l *event.Loss) ([]LossTotal, LossTotal) {
+	losses = slices.Clone(losses)
+	i, found := slices.BinarySearchFunc(losses, l.Cause, func(t LossTotal, c event.LossCause) int { return int(t.Cause) - int(c) })
+	if !found {
+		losses = slices.Insert(losses, i, LossTotal{Cause: l.Cause})
+	}
+	losses[i].Events++
+	if l.Known {
+		losses[i].Count += l.Count
+	}
+	return losses, losses[i]
+}
+
+// sumBytes adds up the encoded bytes of the events from..to, inclusive.
+func (n *session) sumBytes(from, to uint64) (sum uint64, err error) {
+	it, err := n.db.NewIter(&pebble.IterOptions{LowerBound: eventKey(from), UpperBound: eventKey(to + 1)})
+	if err != nil {
+		return 0, err
+	}
+	for it.First(); it.Valid(); it.Next() {
+		value := it.LazyValue()
+		sum += uint64(value.Len())
+	}
+	return sum, errors.Join(it.Error(), it.Close())
+}

@@ -1,0 +1,66 @@
+package store
+
+import (
+	"time"
+
+	"daemoneye.dev/procmond/collect/event"
+)
+
+// Stats is what the store knows of itself.
+type Stats struct {
+	Path  string
+	Epoch event.Epoch
+	// Head is the last durable sequence, Floor the lowest kept, Cursor the last
+	// acknowledged; Head+1 == Floor if no event is kept.
+	Head, Floor, Cursor uint64
+	// What is not acknowledged yet: events, and their encoded bytes. 0 if nothing
+	// is owed.
+	BacklogEvents, BacklogBytes uint64
+	// Bytes on disk, as of some seconds ago.
+	Bytes uint64
+
+	// InService is false while calls answer ErrUnavailable, for Reason. Since is
+	// when that last changed.
+	InService bool
+	Reason    string
+	Since     time.Time
+	// Reopens counts the returns to service.
+	Reopens uint64
+
+	Losses []LossTotal // by cause, of this epoch
+
+	// Since this process opened the store: acknowledged appends and their events,
+	// fsyncs of any file, errors of Pebble's background work.
+	Appends, AppendedEvents  uint64
+	Syncs                    uint64
+	BackgroundErrors         uint64
+	RetentionPaused          bool   // because of a step of the wall clock
+	RetentionPauses, Removed uint64 // Removed counts the events that retention removed
+
+	// Where a damaged predecessor was put, and when; zero if there was none.
+	QuarantinedTo string
+	QuarantinedAt time.Time
+}
+
+// LossTotal sums the loss events of one cause.
+type LossTotal struct {
+	Cause  event.LossCause
+	Events uint64 // loss events
+	Count  uint64 // what they say was lost, where it was known
+}
+
+// Stats returns the present state. It does no I/O and waits for nobody who does.
+func (s *Store) Stats() Stats {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := s.stats
+	st.Path = s.conf.Dir
+	st.Head = s.head.Load()
+	st.InService = s.out == leaveNot && s.session != nil
+	st.Bytes = s.bytes.Load()
+	st.Syncs = s.fs.syncs.Load()
+	st.BackgroundErrors = s.backgroundErrors.Load()
+	st.Losses = append([]LossTotal(nil), st.Losses...)
+	st.BacklogEvents, st.BacklogBytes = s.backlogLocked()
+	return st
+}
