@@ -161,7 +161,7 @@ func (s *Store) commit(n *session, b *pebble.Batch) error {
 	}
 	s.watchdog.Reset(s.conf.CommitDeadline)
 	defer s.watchdog.Stop()
-	s.fs.rotating.Store(b.Len() >= memTableSize/4)
+	s.fs.rotating.Store(uint64(b.Len()) >= s.conf.memTable/4)
 	defer s.fs.rotating.Store(false)
 	err := n.apply(b)
 	if err == nil {

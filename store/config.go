@@ -47,6 +47,8 @@ type Config struct {
 	Fatal func(error)
 	// Log may be nil.
 	Log *logrus.Entry
+
+	memTable uint64 // bytes, 0 is memTableSize; tests want log files to rotate often
 }
 
 // Retention bounds what is kept. What is removed first is what is oldest.
@@ -87,6 +89,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.CommitDeadline == 0 {
 		c.CommitDeadline = DefaultCommitDeadline
+	}
+	if c.memTable == 0 {
+		c.memTable = memTableSize
 	}
 	if c.Log == nil {
 		c.Log = silentLog()

@@ -78,7 +78,7 @@ func (s *Store) makeDir() error {
 
 // openSession opens the database and puts it in the state of a running store.
 func (s *Store) openSession(id identity) (*session, error) {
-	db, err := pebble.Open(s.conf.Dir, readWriteOptions(s.fs, s.lock, s.logger(), s.listener()))
+	db, err := pebble.Open(s.conf.Dir, readWriteOptions(s.fs, s.lock, s.conf.memTable, s.logger(), s.listener()))
 	if isNewerPebble(err) {
 		return nil, fmt.Errorf("%w: %w", ErrNewerFormat, err)
 	}

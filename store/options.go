@@ -19,9 +19,10 @@ const pebbleFormat = pebble.FormatValueSeparation
 const memTableSize = 4 << 20
 
 // readWriteOptions are the options of the daemon's database.
-func readWriteOptions(fs vfs.FS, lock *pebble.Lock, logger pebble.Logger, listener *pebble.EventListener) *pebble.Options {
+func readWriteOptions(fs vfs.FS, lock *pebble.Lock, memTable uint64, logger pebble.Logger, listener *pebble.EventListener) *pebble.Options {
 	o := baseOptions(fs, logger, listener)
 	o.Lock = lock
+	o.MemTableSize = memTable
 	// Space of removed events comes back without waiting for more writes.
 	o.FlushDelayDeleteRange = flushDelay
 	return o
