@@ -1,0 +1,186 @@
+package control
+
+import "time"
+
+// Health words of [State].
+const (
+	HealthHealthy       = "healthy"
+	HealthDegraded      = "degraded"
+	HealthUnhealthy     = "unhealthy"
+	HealthNotResponding = "not_responding" // a daemon holds the store or the socket and does not answer
+	HealthNotRunning    = "not_running"    // the report is of the last run, from its store
+)
+
+// State is the JSON document of `procmond state --json` and GET /state. It is a
+// contract: fields are added, never renamed or removed. docs/state-json.md
+// describes each of them.
+type State struct {
+	Mode        string   `json:"mode"` // standalone or coordinated
+	Running     bool     `json:"running"`
+	Health      string   `json:"health"`
+	Reasons     []string `json:"reasons"`
+	PID         int      `json:"pid"`
+	Version     string   `json:"version"`
+	Coordinated bool     `json:"coordinated"`
+	HostID      string   `json:"host_id"`
+	BootID      string   `json:"boot_id"`
+	// StartedAt is when the daemon started; AsOf is when this report was made,
+	// or for a dead daemon the last moment that its store knows of.
+	StartedAt *time.Time `json:"started_at"`
+	AsOf      *time.Time `json:"as_of"`
+	// Clean says of a dead daemon whether it ended in order.
+	Clean *bool `json:"clean"`
+
+	Collector    Collector    `json:"collector"`
+	Registration Registration `json:"registration"`
+	Config       Config       `json:"config"`
+	Sources      Sources      `json:"sources"`
+	Interval     Interval     `json:"interval"`
+	Cycle        Cycle        `json:"cycle"`
+	Store        Store        `json:"store"`
+	Services     []Service    `json:"services"`
+	Loss         []Loss       `json:"loss"`
+	Transitions  []Transition `json:"transitions"`
+}
+
+// Collector is the collector's machine and what its actor does.
+type Collector struct {
+	State      string     `json:"state"`
+	Since      *time.Time `json:"since"`
+	Cause      string     `json:"cause"`
+	Activity   string     `json:"activity"`
+	ActivityMS int64      `json:"activity_ms"` // how long it has been at it
+	LastError  string     `json:"last_error"`
+	Mailbox    int        `json:"mailbox"` // messages waiting
+}
+
+// Registration is the registration machine; in standalone mode it stays
+// unregistered.
+type Registration struct {
+	State      string     `json:"state"`
+	Since      *time.Time `json:"since"`
+	Cause      string     `json:"cause"`
+	Attempts   uint64     `json:"attempts"`
+	Failures   uint64     `json:"failures"`
+	Heartbeats Heartbeats `json:"heartbeats"`
+}
+
+// Heartbeats counts since the daemon started.
+type Heartbeats struct {
+	Sent   uint64 `json:"sent"`
+	Failed uint64 `json:"failed"`
+}
+
+// Config is the version of the configuration in force and the keys that wait
+// for the end of the running cycle.
+type Config struct {
+	Version uint64   `json:"version"`
+	Pending []string `json:"pending"`
+}
+
+// Sources is where events and snapshots come from.
+type Sources struct {
+	Events    string `json:"events"`    // ebpf, connector or none
+	Snapshots string `json:"snapshots"` // ebpf, procfs or portable
+}
+
+// Interval is the time between snapshots, in seconds.
+type Interval struct {
+	ConfiguredS float64 `json:"configured_s"`
+	CurrentS    float64 `json:"current_s"`
+	Reason      string  `json:"reason"` // why current is not configured
+}
+
+// Cycle is what the last snapshot found.
+type Cycle struct {
+	Count      uint64     `json:"count"`
+	LastAt     *time.Time `json:"last_at"`
+	DurationMS float64    `json:"duration_ms"`
+	Processes  int        `json:"processes"`
+	Events     int        `json:"events"`
+	// Why Processes is not all there is.
+	LeftOut    int    `json:"left_out"`     // by max_processes
+	OutOfScope int    `json:"out_of_scope"` // by exclude
+	Held       int    `json:"held"`         // younger than min_process_lifetime
+	Vanished   int    `json:"vanished"`     // gone between listing and reading
+	ShortLived uint64 `json:"short_lived"`  // ended while held, since the daemon started
+	Failed     uint64 `json:"failed"`       // snapshots that failed, since the daemon started
+}
+
+// Store is the durable side.
+type Store struct {
+	Path          string     `json:"path"`
+	InService     bool       `json:"in_service"`
+	Reason        string     `json:"reason"` // why it is out of service
+	Since         *time.Time `json:"since"`
+	Epoch         string     `json:"epoch"`
+	Head          uint64     `json:"head"`
+	Floor         uint64     `json:"floor"`
+	Cursor        uint64     `json:"cursor"`
+	BacklogEvents uint64     `json:"backlog_events"`
+	BacklogBytes  uint64     `json:"backlog_bytes"`
+	Bytes         uint64     `json:"bytes"`
+	Appends       uint64     `json:"appends"`
+	Syncs         uint64     `json:"syncs"`
+	Removed       uint64     `json:"removed"` // by retention
+	Reopens       uint64     `json:"reopens"`
+	QuarantinedTo string     `json:"quarantined_to"`
+	QuarantinedAt *time.Time `json:"quarantined_at"`
+}
+
+// Service is one service of the tree.
+type Service struct {
+	Path         string     `json:"path"`
+	State        string     `json:"state"`
+	Since        *time.Time `json:"since"`
+	Restarts     uint64     `json:"restarts"`
+	Panics       uint64     `json:"panics"`
+	LastError    string     `json:"last_error"`
+	LastErrorAt  *time.Time `json:"last_error_at"`
+	LastPanic    string     `json:"last_panic"`
+	BackoffUntil *time.Time `json:"backoff_until"`
+	Activity     string     `json:"activity"`
+	BeatAgeMS    int64      `json:"beat_age_ms"`
+}
+
+// Loss is what is missing, by cause.
+type Loss struct {
+	Cause string `json:"cause"`
+	// Count is how many loss events there are, Missing how much they say was
+	// lost where that was known.
+	Count   uint64 `json:"count"`
+	Missing uint64 `json:"missing"`
+}
+
+// Transition is one change of state of a machine.
+type Transition struct {
+	Machine string    `json:"machine"`
+	From    string    `json:"from"`
+	To      string    `json:"to"`
+	Event   string    `json:"event"`
+	Cause   string    `json:"cause"`
+	At      time.Time `json:"at"`
+}
+
+// At returns a pointer to t, nil for the zero time, so that JSON shows null for
+// a moment that there was not.
+func At(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &t
+}
+
+// ExitCode is the exit code of `procmond state` for this report.
+func (s *State) ExitCode() int {
+	switch s.Health {
+	case HealthHealthy:
+		return 0
+	case HealthDegraded:
+		return 1
+	case HealthNotRunning:
+		return 3
+	default:
+		return 2
+	}
+}
