@@ -76,12 +76,17 @@ func private(name string) func(vfs.File, error) (vfs.File, error) {
 // A write that finds no space is tried again after the ballast file was removed.
 // If that does not help, a record of the log fails (the store leaves service and
 // reopens the database), and so does an sstable (Pebble tries again); what Pebble
-// can not bear to fail waits for space.
+// can not bear to fail waits for space. Any other error of rotating a log file is
+// fatal here, where its reason can still be told.
 type guardFS struct {
 	vfs.FS
 	dropBallast func()      // removes the ballast, if there is one
 	wait        func(error) // called when something must wait, before each pause
 	pause       time.Duration
+	fatal       func(error) // ends the process
+	// running is set while a database is open: before and after, Pebble returns its
+	// errors.
+	running atomic.Bool
 
 	syncs   atomic.Uint64
 	waiting atomic.Int32 // operations that wait for space
@@ -139,9 +144,13 @@ func (g *guardFS) create(name string, open func() (vfs.File, error)) (f vfs.File
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("create %s: %w", name, err)
+		err = fmt.Errorf("create %s: %w", name, err)
+		if isLog(name) && g.running.Load() {
+			g.fatal(err)
+		}
+		return nil, err
 	}
-	return &guardFile{File: f, fs: g, log: isLog(name), vital: vital && !isLog(name)}, nil
+	return &guardFile{File: f, name: name, fs: g, log: isLog(name), vital: vital && !isLog(name)}, nil
 }
 
 func (g *guardFS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
@@ -185,6 +194,7 @@ func (g *guardFS) OpenDir(name string) (vfs.File, error) {
 type guardFile struct {
 	vfs.File
 	fs    *guardFS
+	name  string
 	vital bool // always wait for space
 	log   bool // wait once it is being closed
 	eof   bool // the end of the log was written
@@ -202,9 +212,18 @@ func (f *guardFile) mustWait() bool {
 	return f.vital || f.log && (f.eof || f.fs.rotating.Load())
 }
 
+// do runs op, which Pebble survives the failure of only as mustWait says.
+func (f *guardFile) do(op func() error) error {
+	err := f.fs.try(f.mustWait, op)
+	if err != nil && f.log && f.mustWait() && f.fs.running.Load() {
+		f.fs.fatal(fmt.Errorf("close %s: %w", f.name, err))
+	}
+	return err
+}
+
 func (f *guardFile) Write(p []byte) (n int, err error) {
 	f.eof = f.eof || f.log && isTrailer(p)
-	err = f.fs.try(f.mustWait, func() error {
+	err = f.do(func() error {
 		m, err := f.File.Write(p[n:])
 		n += m
 		return err
@@ -214,14 +233,14 @@ func (f *guardFile) Write(p []byte) (n int, err error) {
 
 func (f *guardFile) Sync() error {
 	f.fs.syncs.Add(1)
-	return f.fs.try(f.mustWait, f.File.Sync)
+	return f.do(f.File.Sync)
 }
 
 func (f *guardFile) SyncData() error {
 	f.fs.syncs.Add(1)
-	return f.fs.try(f.mustWait, f.File.SyncData)
+	return f.do(f.File.SyncData)
 }
 
 func (f *guardFile) Preallocate(offset, length int64) error {
-	return f.fs.try(f.mustWait, func() error { return f.File.Preallocate(offset, length) })
+	return f.do(func() error { return f.File.Preallocate(offset, length) })
 }

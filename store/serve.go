@@ -243,6 +243,7 @@ func (s *Store) shut() (n *session, inService bool) {
 	n, inService = s.session, s.out == leaveNot
 	s.session, s.out = nil, leaveClosed
 	s.stats.Reason = ErrClosed.Error()
+	s.fs.running.Store(false)
 	if n != nil {
 		close(n.leaving)
 	}

@@ -96,6 +96,7 @@ func newStore(c Config) *Store {
 		dropBallast: s.dropBallast,
 		wait:        func(err error) { s.leave(leaveSpace, err.Error()) },
 		pause:       spacePause,
+		fatal:       s.die,
 	}
 	s.watchdog = time.AfterFunc(time.Hour, s.overdue)
 	s.watchdog.Stop()
@@ -181,6 +182,7 @@ func (s *Store) leaveQuietly(kind leaveKind, reason string) bool {
 	s.out = kind
 	s.stats.Reason = reason
 	if kind > leaveSpace && s.session != nil {
+		s.fs.running.Store(false)
 		close(s.session.leaving)
 		s.retired, s.session = s.session, nil
 	}
@@ -197,6 +199,7 @@ func (s *Store) enter(n *session) {
 		return
 	}
 	s.session, s.out = n, leaveNot
+	s.fs.running.Store(true)
 	s.head.Store(n.head)
 	s.stats.Epoch = n.epoch
 	s.stats.QuarantinedTo, s.stats.QuarantinedAt = n.ident.QuarantinedTo, n.ident.QuarantinedAt
