@@ -49,7 +49,17 @@ type Config struct {
 	Log *logrus.Entry
 
 	memTable uint64 // bytes, 0 is memTableSize; tests want log files to rotate often
+	pace     pace   // tests are in a hurry
 }
+
+// pace says how fast the store tries again where the file system has no space.
+type pace struct {
+	wait                time.Duration // between two tries of what must not fail
+	backoff, backoffMax time.Duration // of reopening: first, and at most
+	lack                time.Duration // how long a lack of space is not forgotten
+}
+
+var defaultPace = pace{wait: 250 * time.Millisecond, backoff: 250 * time.Millisecond, backoffMax: 5 * time.Second, lack: 5 * time.Second}
 
 // Retention bounds what is kept. What is removed first is what is oldest.
 type Retention struct {
@@ -92,6 +102,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.memTable == 0 {
 		c.memTable = memTableSize
+	}
+	if c.pace == (pace{}) {
+		c.pace = defaultPace
 	}
 	if c.Log == nil {
 		c.Log = silentLog()

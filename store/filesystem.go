@@ -82,7 +82,7 @@ type guardFS struct {
 	vfs.FS
 	dropBallast func()      // removes the ballast, if there is one
 	wait        func(error) // called when something must wait, before each pause
-	pause       time.Duration
+	pace        pace
 	fatal       func(error) // ends the process
 	// running is set while a database is open: before and after, Pebble returns its
 	// errors.
@@ -102,7 +102,7 @@ func (g *guardFS) Unwrap() vfs.FS { return g.FS }
 
 // lacking reports whether something waits for space, or missed it just now.
 func (g *guardFS) lacking() bool {
-	return g.waiting.Load() > 0 || time.Since(time.Unix(0, g.lastLack.Load())) < 10*time.Second
+	return g.waiting.Load() > 0 || time.Since(time.Unix(0, g.lastLack.Load())) < g.pace.lack
 }
 
 // try runs op; without space, again without the ballast; still without, as long
@@ -124,15 +124,18 @@ func (g *guardFS) try(vital func() bool, op func() error) error {
 	for isNoSpace(err) {
 		g.lastLack.Store(time.Now().UnixNano())
 		g.wait(err)
-		<-time.After(g.pause)
+		<-time.After(g.pace.wait)
 		err = op()
 	}
 	return err
 }
 
-// vitalName reports whether Pebble ends the process when it can not make the file.
+// vitalName reports whether Pebble can not live with a failure to make the file:
+// it ends the process, or leaves goroutines of a half-opened database behind,
+// which end the process later.
 func vitalName(name string) bool {
-	return isLog(name) || strings.Contains(name, "MANIFEST-") || strings.Contains(name, "marker.")
+	return isLog(name) || strings.HasSuffix(name, ".dbtmp") ||
+		strings.Contains(name, "MANIFEST-") || strings.Contains(name, "marker.") || strings.Contains(name, "OPTIONS-")
 }
 
 func isLog(name string) bool { return strings.HasSuffix(name, ".log") }
@@ -209,13 +212,13 @@ func isTrailer(p []byte) bool {
 }
 
 func (f *guardFile) mustWait() bool {
-	return f.vital || f.log && (f.eof || f.fs.rotating.Load())
+	return f.vital || f.log && f.fs.running.Load() && (f.eof || f.fs.rotating.Load())
 }
 
 // do runs op, which Pebble survives the failure of only as mustWait says.
 func (f *guardFile) do(op func() error) error {
 	err := f.fs.try(f.mustWait, op)
-	if err != nil && f.log && f.mustWait() && f.fs.running.Load() {
+	if err != nil && f.log && f.mustWait() {
 		f.fs.fatal(fmt.Errorf("close %s: %w", f.name, err))
 	}
 	return err

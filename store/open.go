@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
 // attach locks the directory, opens the database and enters service. The caller
@@ -18,6 +19,9 @@ func (s *Store) attach(ctx context.Context, wait time.Duration) error {
 	}
 	id, err := s.claim(ctx, wait)
 	if err != nil {
+		return err
+	}
+	if err := s.probe(); err != nil {
 		return err
 	}
 	n, err := s.openSession(id)
@@ -62,6 +66,22 @@ func (s *Store) claim(ctx context.Context, wait time.Duration) (identity, error)
 	}
 	s.heir = nil
 	return id, nil
+}
+
+// probe writes a file as big as what opening may need at once. A database that
+// meets a lack of space while it is being opened waits until there is some: better
+// to find out before.
+func (s *Store) probe() error {
+	vs, path := s.conf.FS, s.conf.FS.PathJoin(s.conf.Dir, identityNewFile)
+	f, err := vs.Create(path, vfs.WriteCategoryUnspecified)
+	if err != nil {
+		return explain("write store", s.conf.Dir, err)
+	}
+	_, err = f.Write(make([]byte, memTableSize))
+	if err = errors.Join(err, f.Close(), vs.Remove(path)); err != nil {
+		return explain("write store", s.conf.Dir, err)
+	}
+	return nil
 }
 
 // makeDir makes the directory, durably.

@@ -13,8 +13,6 @@ const (
 	// flushDelay is how long removed events may keep their space. Pebble has no
 	// timer for anything else, so an idle store writes nothing.
 	flushDelay      = 10 * time.Second
-	reopenBackoff   = 250 * time.Millisecond // first wait; doubles
-	reopenMax       = 5 * time.Second
 	readersDeadline = 30 * time.Second // for readers of a database to be closed
 	closeDeadline   = 30 * time.Second // for Pebble to close
 )
@@ -26,7 +24,7 @@ const (
 func (s *Store) Serve(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	backoff := reopenBackoff
+	backoff := s.conf.pace.backoff
 	for {
 		select {
 		case <-ctx.Done():
@@ -39,7 +37,7 @@ func (s *Store) Serve(ctx context.Context) error {
 			signal(s.wake) // for another Serve, if there is one
 			return ErrClosed
 		case leaveNot:
-			backoff = reopenBackoff
+			backoff = s.conf.pace.backoff
 			s.maintain(ctx)
 			timer.Reset(maintainEvery)
 		default:
@@ -48,7 +46,7 @@ func (s *Store) Serve(ctx context.Context) error {
 				continue
 			}
 			timer.Reset(backoff)
-			backoff = min(2*backoff, reopenMax)
+			backoff = min(2*backoff, s.conf.pace.backoffMax)
 		}
 	}
 }

@@ -95,17 +95,13 @@ func newStore(c Config) *Store {
 		FS:          c.FS,
 		dropBallast: s.dropBallast,
 		wait:        func(err error) { s.leave(leaveSpace, err.Error()) },
-		pause:       spacePause,
+		pace:        c.pace,
 		fatal:       s.die,
 	}
 	s.watchdog = time.AfterFunc(time.Hour, s.overdue)
 	s.watchdog.Stop()
 	return s
 }
-
-// spacePause is how long an operation that must succeed waits before it tries
-// again to find space.
-const spacePause = 250 * time.Millisecond
 
 // String names the service that Serve is.
 func (s *Store) String() string { return "retention" }
