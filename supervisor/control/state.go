@@ -33,10 +33,11 @@ type State struct {
 
 	Collector    Collector    `json:"collector"`
 	Registration Registration `json:"registration"`
-	Config       Config       `json:"config"`
+	Config       ConfigState  `json:"config"`
 	Sources      Sources      `json:"sources"`
 	Interval     Interval     `json:"interval"`
 	Cycle        Cycle        `json:"cycle"`
+	Totals       Totals       `json:"totals"`
 	Store        Store        `json:"store"`
 	Services     []Service    `json:"services"`
 	Loss         []Loss       `json:"loss"`
@@ -51,7 +52,7 @@ type Collector struct {
 	Activity   string     `json:"activity"`
 	ActivityMS int64      `json:"activity_ms"` // how long it has been at it
 	LastError  string     `json:"last_error"`
-	Mailbox    int        `json:"mailbox"` // messages waiting
+	TableSize  int        `json:"table_size"` // processes in the table
 }
 
 // Registration is the registration machine; in standalone mode it stays
@@ -71,9 +72,9 @@ type Heartbeats struct {
 	Failed uint64 `json:"failed"`
 }
 
-// Config is the version of the configuration in force and the keys that wait
+// ConfigState is the version of the configuration in force and the keys that wait
 // for the end of the running cycle.
-type Config struct {
+type ConfigState struct {
 	Version uint64   `json:"version"`
 	Pending []string `json:"pending"`
 }
@@ -98,13 +99,23 @@ type Cycle struct {
 	DurationMS float64    `json:"duration_ms"`
 	Processes  int        `json:"processes"`
 	Events     int        `json:"events"`
-	// Why Processes is not all there is.
-	LeftOut    int    `json:"left_out"`     // by max_processes
-	OutOfScope int    `json:"out_of_scope"` // by exclude
-	Held       int    `json:"held"`         // younger than min_process_lifetime
-	Vanished   int    `json:"vanished"`     // gone between listing and reading
-	ShortLived uint64 `json:"short_lived"`  // ended while held, since the daemon started
-	Failed     uint64 `json:"failed"`       // snapshots that failed, since the daemon started
+	// Why Processes is not all there is, and what is known of it.
+	LeftOut     int `json:"left_out"`    // by max_processes
+	Excluded    int `json:"excluded"`    // by exclude
+	Held        int `json:"held"`        // younger than min_process_lifetime
+	Vanished    int `json:"vanished"`    // gone between listing and reading
+	Hidden      int `json:"hidden"`      // listed, and the host shows nothing of them
+	Unreadable  int `json:"unreadable"`  // with fields that could not be read
+	Unconfirmed int `json:"unconfirmed"` // missing in the scan, but perhaps still there
+}
+
+// Totals count since the daemon started.
+type Totals struct {
+	Events      uint64 `json:"events"` // made durable
+	ScansFailed uint64 `json:"scans_failed"`
+	ShortLived  uint64 `json:"short_lived"` // ended before min_process_lifetime
+	Outages     uint64 `json:"outages"`     // of the store
+	NotesLost   uint64 `json:"notes_lost"`  // events about the daemon that found no room while the store was out of service
 }
 
 // Store is the durable side.

@@ -1,0 +1,183 @@
+package control
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/url"
+	"syscall"
+	"time"
+)
+
+// answerTimeout is how long a daemon may take to say what state it is in before
+// it is called not responding.
+const answerTimeout = 800 * time.Millisecond
+
+// What a client may find instead of an answer.
+var (
+	// ErrNotListening says that nobody listens: no daemon runs on this socket.
+	ErrNotListening = errors.New("no daemon listens")
+	// ErrForbidden says that the daemon, or the socket's mode, refuses us.
+	ErrForbidden = errors.New("no permission for the control socket")
+)
+
+// NotRespondingError says that a daemon accepts connections and does not
+// answer.
+type NotRespondingError struct {
+	PID int // who listens, 0 if unknown
+}
+
+func (e *NotRespondingError) Error() string {
+	if e.PID == 0 {
+		return "the daemon does not answer"
+	}
+	return fmt.Sprintf("the daemon (pid %d) does not answer", e.PID)
+}
+
+// Client asks a daemon. It is safe for concurrent use.
+type Client struct {
+	path string
+	http *http.Client
+}
+
+// Dial returns a client of the socket at path; it does not connect yet.
+func Dial(path string) *Client {
+	transport := &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", path)
+		},
+		MaxIdleConns:    1,
+		IdleConnTimeout: idleTimeout,
+	}
+	return &Client{path: path, http: &http.Client{Transport: transport}}
+}
+
+// Close ends idle connections.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// Ping returns nil if the daemon answers within a second.
+func (c *Client) Ping(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	body, err := c.request(ctx, "/ping", nil)
+	if err != nil {
+		return err
+	}
+	return body.Close()
+}
+
+// State asks for the state and waits less than a second. The errors are
+// [ErrNotListening], [*NotRespondingError] and [ErrForbidden], or a broken
+// answer.
+func (c *Client) State(ctx context.Context) (*State, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	body, err := c.request(ctx, "/state", nil)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = body.Close() }()
+	var state State
+	if err := json.NewDecoder(body).Decode(&state); err != nil {
+		if ctx.Err() != nil {
+			return nil, &NotRespondingError{PID: c.peer()}
+		}
+		return nil, fmt.Errorf("read state: %w", err)
+	}
+	return &state, nil
+}
+
+// Events calls fn with each event's JSON line, without its newline, until all
+// were read, fn fails, or ctx ends. The line is valid only during the call.
+func (c *Client) Events(ctx context.Context, q Query, fn func(line []byte) error) error {
+	body, err := c.request(ctx, "/events", q.Values())
+	if err != nil {
+		return err
+	}
+	defer func() { _ = body.Close() }()
+	lines := bufio.NewScanner(body)
+	lines.Buffer(make([]byte, 0, 64<<10), 8<<20) // an event of 64 KiB is at most some times that in JSON
+	for lines.Scan() {
+		if err := fn(lines.Bytes()); err != nil {
+			return err
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return fmt.Errorf("read events: the daemon broke off: %w", err)
+	}
+	return nil
+}
+
+// request returns the body of a good answer.
+func (c *Client) request(ctx context.Context, path string, query url.Values) (io.ReadCloser, error) {
+	target := url.URL{Scheme: "http", Host: "procmond", Path: path, RawQuery: query.Encode()}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, target.String(), nil)
+	if err != nil {
+		return nil, fmt.Errorf("ask daemon: %w", err)
+	}
+	response, err := c.http.Do(request)
+	if err != nil {
+		return nil, c.explain(ctx, err)
+	}
+	if response.StatusCode < 300 {
+		return response.Body, nil
+	}
+	defer func() { _ = response.Body.Close() }()
+	return nil, refusal(response)
+}
+
+// explain tells apart why there is no answer.
+func (c *Client) explain(ctx context.Context, err error) error {
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Errorf("ask daemon at %s: %w", c.path, ErrNotListening)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("ask daemon at %s: %w", c.path, ErrForbidden)
+	case errors.Is(ctx.Err(), context.DeadlineExceeded), errors.Is(err, syscall.EAGAIN):
+		return &NotRespondingError{PID: c.peer()}
+	default:
+		return fmt.Errorf("ask daemon at %s: %w", c.path, err)
+	}
+}
+
+// refusal turns an error object into an error.
+func refusal(response *http.Response) error {
+	var problem struct{ Error, Hint string }
+	_ = json.NewDecoder(io.LimitReader(response.Body, 64<<10)).Decode(&problem)
+	if problem.Error == "" {
+		problem.Error = response.Status
+	}
+	switch response.StatusCode {
+	case http.StatusForbidden:
+		return fmt.Errorf("%w: %s", ErrForbidden, problem.Error)
+	case http.StatusConflict:
+		return fmt.Errorf("%w: %s", ErrEpoch, problem.Error)
+	case http.StatusServiceUnavailable:
+		return fmt.Errorf("%w: %s", ErrUnavailable, problem.Error)
+	}
+	if problem.Hint != "" {
+		return fmt.Errorf("the daemon refuses: %s: %s", problem.Error, problem.Hint)
+	}
+	return fmt.Errorf("the daemon refuses: %s", problem.Error)
+}
+
+// peer is the PID of who listens on the socket, 0 if unknown. A connection to a
+// hung daemon still succeeds as long as its backlog has room.
+func (c *Client) peer() int {
+	conn, err := net.DialTimeout("unix", c.path, 100*time.Millisecond)
+	if err != nil {
+		return 0
+	}
+	defer func() { _ = conn.Close() }()
+	_, pid, err := peer(conn.(*net.UnixConn))
+	if err != nil {
+		return 0
+	}
+	return pid
+}

@@ -1,0 +1,134 @@
+package control
+
+import (
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// newMetrics serves Prometheus text made from a fresh [State] at each scrape, so
+// that metrics and state can not disagree.
+func (s *Server) newMetrics() http.Handler {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(
+		&stateMetrics{server: s},
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+	)
+	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{
+		MaxRequestsInFlight: 4,
+		Timeout:             writeTimeout,
+	})
+}
+
+// stateMetrics turns a state into metrics.
+type stateMetrics struct{ server *Server }
+
+// Describe sends nothing: which labels there are depends on the state.
+func (m *stateMetrics) Describe(chan<- *prometheus.Desc) {}
+
+// Collect sends the metrics of the present state.
+func (m *stateMetrics) Collect(ch chan<- prometheus.Metric) {
+	e := emitter{ch}
+	state := m.server.cfg.Source.State()
+	e.daemon(state)
+	e.collector(state)
+	e.store(&state.Store)
+	e.services(state.Services)
+	for _, loss := range state.Loss {
+		e.counter("loss_events_total", "Loss events by cause.", loss.Count, "cause", loss.Cause)
+		e.counter("loss_missing_total", "What is missing by cause, where it is known.", loss.Missing, "cause", loss.Cause)
+	}
+	e.counter("control_refused_connections_total", "Connections of other users to the control socket.", m.server.refused.Load())
+	e.counter("control_busy_connections_total", "Connections above the limit of the control socket.", m.server.busy.Load())
+	e.counter("control_slow_clients_total", "Clients dropped because they did not read.", m.server.slow.Load())
+	e.counter("control_bad_requests_total", "Requests answered with an error.", m.server.bad.Load())
+	e.counter("control_failed_self_checks_total", "Self-checks of the control socket that failed.", m.server.unwatched.Load())
+}
+
+type emitter struct{ ch chan<- prometheus.Metric }
+
+func (e emitter) daemon(s *State) {
+	e.gauge("info", "Always 1; the labels describe the daemon.", 1, "version", s.Version, "mode", s.Mode, "host_id", s.HostID, "snapshots", s.Sources.Snapshots, "events", s.Sources.Events)
+	for _, health := range []string{HealthHealthy, HealthDegraded, HealthUnhealthy} {
+		e.gauge("health", "1 for the present health.", oneIf(s.Health == health), "health", health)
+	}
+	e.gauge("machine_state", "1 for the state of each machine.", 1, "machine", "collector", "state", s.Collector.State)
+	e.gauge("machine_state", "1 for the state of each machine.", 1, "machine", "registration", "state", s.Registration.State)
+	e.timestamp("start_time_seconds", "When the daemon started, in Unix time.", s.StartedAt)
+	e.gauge("config_version", "Version of the configuration in force.", float64(s.Config.Version))
+}
+
+func (e emitter) collector(s *State) {
+	e.counter("cycles_total", "Complete cycles.", s.Cycle.Count)
+	e.counter("failed_scans_total", "Snapshots that failed.", s.Totals.ScansFailed)
+	e.counter("short_lived_total", "Processes that ended while their start was held back.", s.Totals.ShortLived)
+	e.timestamp("last_cycle_time_seconds", "When the last cycle ended, in Unix time.", s.Cycle.LastAt)
+	e.gauge("last_cycle_duration_seconds", "How long the last cycle took.", s.Cycle.DurationMS/1000)
+	e.gauge("processes", "Processes in the table.", float64(s.Cycle.Processes))
+	e.gauge("processes_left_out", "Processes left out by max_processes.", float64(s.Cycle.LeftOut))
+	e.gauge("processes_excluded", "Processes excluded.", float64(s.Cycle.Excluded))
+	e.gauge("processes_held", "Processes younger than min_process_lifetime.", float64(s.Cycle.Held))
+	e.gauge("interval_seconds", "Time between snapshots.", s.Interval.CurrentS, "which", "current")
+	e.gauge("interval_seconds", "Time between snapshots.", s.Interval.ConfiguredS, "which", "configured")
+	e.counter("events_total", "Events made durable.", s.Totals.Events)
+	e.counter("store_outages_total", "Times that the store went out of service.", s.Totals.Outages)
+}
+
+func (e emitter) store(s *Store) {
+	e.gauge("store_in_service", "1 while the store takes events.", oneIf(s.InService))
+	e.gauge("store_head", "Last durable sequence.", float64(s.Head))
+	e.gauge("store_floor", "Lowest sequence kept.", float64(s.Floor))
+	e.gauge("store_cursor", "Last acknowledged sequence.", float64(s.Cursor))
+	e.gauge("store_backlog_events", "Events not yet acknowledged.", float64(s.BacklogEvents))
+	e.gauge("store_backlog_bytes", "Bytes not yet acknowledged.", float64(s.BacklogBytes))
+	e.gauge("store_bytes", "Bytes on disk.", float64(s.Bytes))
+	e.counter("store_appends_total", "Durable appends.", s.Appends)
+	e.counter("store_syncs_total", "Fsyncs.", s.Syncs)
+	e.counter("store_removed_total", "Events removed by retention.", s.Removed)
+	e.counter("store_reopens_total", "Returns to service.", s.Reopens)
+}
+
+func (e emitter) services(services []Service) {
+	for _, s := range services {
+		e.gauge("service_up", "1 while the service runs.", oneIf(s.State == "running"), "service", s.Path)
+		e.counter("service_restarts_total", "Restarts of the service.", s.Restarts, "service", s.Path)
+		e.counter("service_panics_total", "Panics of the service.", s.Panics, "service", s.Path)
+	}
+}
+
+func (e emitter) gauge(name, help string, value float64, labels ...string) {
+	e.send(prometheus.GaugeValue, name, help, value, labels)
+}
+
+func (e emitter) counter(name, help string, value uint64, labels ...string) {
+	e.send(prometheus.CounterValue, name, help, float64(value), labels)
+}
+
+// timestamp sends a moment; one that there was not is left out.
+func (e emitter) timestamp(name, help string, at *time.Time) {
+	if at != nil {
+		e.gauge(name, help, float64(at.UnixNano())/1e9)
+	}
+}
+
+// send sends one metric; labels are pairs of name and value.
+func (e emitter) send(kind prometheus.ValueType, name, help string, value float64, labels []string) {
+	names, values := make([]string, 0, len(labels)/2), make([]string, 0, len(labels)/2)
+	for i := 0; i < len(labels); i += 2 {
+		names, values = append(names, labels[i]), append(values, strings.ToValidUTF8(labels[i+1], "\uFFFD"))
+	}
+	desc := prometheus.NewDesc("procmond_"+name, help, names, nil)
+	e.ch <- prometheus.MustNewConstMetric(desc, kind, value, values...)
+}
+
+func oneIf(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}

@@ -1,0 +1,472 @@
+package control
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/sirupsen/logrus"
+
+	"daemoneye.dev/procmond/collect/event"
+)
+
+const patience = 20 * time.Second
+
+// fakeDaemon is a source of state and a store of events.
+type fakeDaemon struct {
+	mu     sync.Mutex // guards everything below
+	state  State
+	events []*event.Event
+	grown  chan struct{} // closed and replaced when events grow
+	broken error         // what Query fails with, after sending what there is
+}
+
+func newFakeDaemon() *fakeDaemon {
+	return &fakeDaemon{state: *exampleState(), grown: make(chan struct{})}
+}
+
+func (f *fakeDaemon) State() *State {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := f.state
+	return &s
+}
+
+func (f *fakeDaemon) set(change func(*State)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	change(&f.state)
+}
+
+// grow adds n events.
+func (f *fakeDaemon) grow(n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for range n {
+		f.events = append(f.events, &event.Event{Seq: uint64(len(f.events) + 1), Kind: event.KindStart, Process: event.Process{PID: int32(len(f.events))}})
+	}
+	close(f.grown)
+	f.grown = make(chan struct{})
+}
+
+func (f *fakeDaemon) snapshot() ([]*event.Event, chan struct{}, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.events, f.grown, f.broken
+}
+
+func (f *fakeDaemon) Head() uint64 {
+	events, _, _ := f.snapshot()
+	return uint64(len(events))
+}
+
+func (f *fakeDaemon) Query(_ context.Context, q Query, fn func(*event.Event) error) error {
+	events, _, broken := f.snapshot()
+	sent := 0
+	if q.Newest {
+		events = events[max(0, len(events)-q.Limit):]
+	}
+	for _, e := range events {
+		if e.Seq <= q.After || (q.Limit > 0 && sent == q.Limit) || (len(q.PIDs) > 0 && e.Process.PID != q.PIDs[0]) {
+			continue
+		}
+		if err := fn(e); err != nil {
+			return err
+		}
+		sent++
+	}
+	return broken
+}
+
+func (f *fakeDaemon) Wait(ctx context.Context, after uint64) (uint64, error) {
+	for {
+		events, grown, _ := f.snapshot()
+		if uint64(len(events)) > after {
+			return uint64(len(events)), nil
+		}
+		select {
+		case <-grown:
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		}
+	}
+}
+
+// beats counts what a server reports.
+type beats chan string
+
+func (b beats) Beat(activity string) {
+	select {
+	case b <- activity:
+	default:
+	}
+}
+
+type running struct {
+	*Server
+	daemon *fakeDaemon
+	client *Client
+	path   string
+	beats  beats
+	stop   func() error
+}
+
+// serve starts a server and waits for its first proof of life.
+func serve(t *testing.T, change func(*Config)) *running {
+	t.Helper()
+	log := logrus.New()
+	log.SetOutput(io.Discard)
+	r := &running{daemon: newFakeDaemon(), path: filepath.Join(t.TempDir(), "s"), beats: make(beats, 1)}
+	cfg := Config{Path: r.path, Source: r.daemon, Events: r.daemon, Progress: r.beats, Log: logrus.NewEntry(log)}
+	if change != nil {
+		change(&cfg)
+	}
+	server, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Server, r.client = server, Dial(r.path)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- server.Serve(ctx) }()
+	r.stop = sync.OnceValue(func() error { cancel(); return <-done })
+	t.Cleanup(func() { r.client.Close(); _ = r.stop() })
+	select {
+	case <-r.beats:
+	case err := <-done:
+		t.Fatalf("Serve: %v", err)
+	case <-time.After(patience):
+		t.Fatal("the server shows no progress")
+	}
+	return r
+}
+
+// raw sends bytes and returns the first line of the answer.
+func (r *running) raw(t *testing.T, request string) string {
+	t.Helper()
+	conn := r.connect(t)
+	if _, err := io.WriteString(conn, request); err != nil {
+		return "" // refused before all was sent
+	}
+	line, _ := bufio.NewReader(conn).ReadString('\n')
+	return strings.TrimSpace(line)
+}
+
+func (r *running) connect(t *testing.T) net.Conn {
+	t.Helper()
+	conn, err := net.Dial("unix", r.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	_ = conn.SetDeadline(time.Now().Add(patience))
+	return conn
+}
+
+func TestStateTravelsWhole(t *testing.T) {
+	r := serve(t, nil)
+	got, err := r.client.State(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(exampleState(), got); diff != "" {
+		t.Errorf("state changed on its way (-sent +got):\n%s", diff)
+	}
+}
+
+func TestSocketIsPrivateAndRemoved(t *testing.T) {
+	r := serve(t, nil)
+	info, err := os.Lstat(r.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info.Mode() != fs.ModeSocket|0o600 {
+		t.Errorf("socket has mode %v, want 0600", info.Mode())
+	}
+	if err := r.stop(); !errors.Is(err, context.Canceled) {
+		t.Errorf("Serve ended with %v", err)
+	}
+	entries, err := os.ReadDir(filepath.Dir(r.path))
+	if err != nil || len(entries) != 0 {
+		t.Errorf("left behind: %v, %v", entries, err)
+	}
+}
+
+func TestServeAgain(t *testing.T) {
+	r := serve(t, nil)
+	_ = r.stop()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- r.Serve(ctx) }()
+	select {
+	case <-r.beats:
+	case <-time.After(patience):
+		t.Fatal("the second Serve shows no progress")
+	}
+	cancel()
+	<-done
+}
+
+func TestStaleSocketIsReplacedAndNothingElse(t *testing.T) {
+	dir := t.TempDir()
+	stale := filepath.Join(dir, "stale")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: stale, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.SetUnlinkOnClose(false)
+	_ = l.Close()
+	fresh, err := listen(t.Context(), stale)
+	if err != nil {
+		t.Fatalf("a stale socket is in the way: %v", err)
+	}
+	if _, err := listen(t.Context(), stale); !errors.Is(err, ErrInUse) {
+		t.Errorf("a living socket: %v, want ErrInUse", err)
+	}
+	_ = fresh.Close()
+
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, []byte("precious"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := listen(t.Context(), file); err == nil {
+		t.Error("a file was taken for a socket")
+	}
+	if content, err := os.ReadFile(file); err != nil || string(content) != "precious" {
+		t.Errorf("the file was touched: %q, %v", content, err)
+	}
+}
+
+func TestClientTellsWhatIsWrong(t *testing.T) {
+	none := Dial(filepath.Join(t.TempDir(), "none"))
+	if _, err := none.State(t.Context()); !errors.Is(err, ErrNotListening) {
+		t.Errorf("no socket: %v, want ErrNotListening", err)
+	}
+
+	hung := filepath.Join(t.TempDir(), "hung")
+	l, err := net.Listen("unix", hung)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	began := time.Now()
+	_, err = Dial(hung).State(t.Context())
+	var silent *NotRespondingError
+	if !errors.As(err, &silent) || silent.PID != os.Getpid() {
+		t.Errorf("a daemon that accepts and is silent: %v, want NotRespondingError with pid %d", err, os.Getpid())
+	}
+	if took := time.Since(began); took > time.Second {
+		t.Errorf("that took %v, want less than a second", took)
+	}
+}
+
+func TestHostileRequests(t *testing.T) {
+	r := serve(t, nil)
+	long := strings.Repeat("x", 1<<20)
+	for name, c := range map[string]struct{ request, want string }{
+		"garbage":        {"\x00\x01\x02\r\n\r\n", "400"},
+		"unknown path":   {"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n", "404"},
+		"traversal":      {"GET /../../etc/passwd HTTP/1.1\r\nHost: x\r\n\r\n", "307|404|400"},
+		"method":         {"DELETE /state HTTP/1.1\r\nHost: x\r\n\r\n", "405"},
+		"post":           {"POST /state HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody", "405"},
+		"body":           {"GET /state HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody", "413"},
+		"chunked body":   {"GET /state HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n", "413"},
+		"long url":       {"GET /state?" + long + " HTTP/1.1\r\nHost: x\r\n\r\n", "431|"},
+		"long header":    {"GET /state HTTP/1.1\r\nHost: x\r\nX: " + long + "\r\n\r\n", "431|"},
+		"bad parameters": {"GET /events?pid=-1&kind=walk&since=yesterday&what=1 HTTP/1.1\r\nHost: x\r\n\r\n", "400"},
+		"newest of all":  {"GET /events?newest=1 HTTP/1.1\r\nHost: x\r\n\r\n", "400"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			answer := r.raw(t, c.request)
+			for _, want := range strings.Split(c.want, "|") {
+				if want == "" && answer == "" || want != "" && strings.Contains(answer, " "+want) {
+					return
+				}
+			}
+			t.Errorf("answered %q, want %s", answer, c.want)
+		})
+	}
+	if _, err := r.client.State(t.Context()); err != nil {
+		t.Errorf("after all that: %v", err)
+	}
+}
+
+func TestFaultsAreNamedAllAtOnce(t *testing.T) {
+	r := serve(t, nil)
+	_, err := r.client.request(t.Context(), "/events", map[string][]string{
+		"pid": {"-1"}, "kind": {"walk"}, "since": {"yesterday"}, "limit": {"1", "2"}, "what": {"1"},
+	})
+	for _, want := range []string{"-1", "walk", "yesterday", "limit", "what"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q is not named in: %v", want, err)
+		}
+	}
+}
+
+// TestSilentClients opens more connections than are let in and says nothing.
+func TestSilentClients(t *testing.T) {
+	r := serve(t, nil)
+	g := r.newGate(nil)
+	ours, theirs := net.Pipe()
+	defer func() { _ = ours.Close(); _ = theirs.Close() }()
+	for range maxConnections {
+		if g.admit(nil) == nil {
+			t.Fatal("refused below the limit")
+		}
+	}
+	if g.admit(nil) != nil {
+		t.Error("let in above the limit")
+	}
+	<-g.slots
+	if g.admit(nil) == nil {
+		t.Error("a slot that was given back is not used")
+	}
+}
+
+func TestEventsArriveInOrder(t *testing.T) {
+	r := serve(t, nil)
+	r.daemon.grow(3*chunkEvents + 7)
+	for name, c := range map[string]struct {
+		q           Query
+		first, want int
+	}{
+		"all":    {Query{}, 1, 3*chunkEvents + 7},
+		"limit":  {Query{Limit: chunkEvents + 1}, 1, chunkEvents + 1},
+		"after":  {Query{After: 700}, 701, 3*chunkEvents + 7 - 700},
+		"newest": {Query{Newest: true, Limit: 5}, 3*chunkEvents + 3, 5},
+		"filter": {Query{PIDs: []int32{600}}, 601, 1},
+		"none":   {Query{After: 10_000}, 0, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var got []uint64
+			err := r.client.Events(t.Context(), c.q, func(line []byte) error {
+				var e struct{ Seq uint64 }
+				err := json.Unmarshal(line, &e)
+				got = append(got, e.Seq)
+				return err
+			})
+			if err != nil || len(got) != c.want {
+				t.Fatalf("%d events, %v; want %d", len(got), err, c.want)
+			}
+			for i, seq := range got {
+				if seq != uint64(c.first+i) {
+					t.Fatalf("event %d has sequence %d, want %d", i, seq, c.first+i)
+				}
+			}
+		})
+	}
+}
+
+func TestFollow(t *testing.T) {
+	r := serve(t, nil)
+	r.daemon.grow(2)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	seen := 0
+	err := r.client.Events(ctx, Query{Follow: true}, func([]byte) error {
+		if seen++; seen == 2 || seen == 3 {
+			r.daemon.grow(1)
+		}
+		if seen == 4 {
+			cancel()
+		}
+		return nil
+	})
+	if seen != 4 {
+		t.Errorf("saw %d events, want 4 (%v)", seen, err)
+	}
+}
+
+func TestFollowEndsWithTheServer(t *testing.T) {
+	r := serve(t, nil)
+	r.daemon.grow(1)
+	first := make(chan struct{})
+	done := make(chan error, 1)
+	go func() {
+		done <- r.client.Events(context.Background(), Query{Follow: true}, func([]byte) error { close(first); return nil })
+	}()
+	<-first
+	_ = r.stop()
+	select {
+	case <-done:
+	case <-time.After(patience):
+		t.Fatal("the stream outlives its server")
+	}
+}
+
+// TestBrokenStreamIsNoCompleteAnswer: what fails in the middle must not look
+// like the end.
+func TestBrokenStreamIsNoCompleteAnswer(t *testing.T) {
+	r := serve(t, nil)
+	r.daemon.grow(chunkEvents)
+	count := func() (n int, err error) {
+		err = r.client.Events(t.Context(), Query{}, func([]byte) error { n++; return nil })
+		return n, err
+	}
+	r.daemon.mu.Lock()
+	r.daemon.broken = fmt.Errorf("%w: disk on fire", ErrUnavailable)
+	r.daemon.mu.Unlock()
+	if n, err := count(); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("%d events and %v, want ErrUnavailable", n, err)
+	}
+}
+
+func TestHealthz(t *testing.T) {
+	r := serve(t, nil)
+	for health, want := range map[string][2]int{
+		HealthHealthy:   {200, 200},
+		HealthDegraded:  {200, 503},
+		HealthUnhealthy: {503, 503},
+	} {
+		r.daemon.set(func(s *State) { s.Health = health })
+		for i, path := range []string{"/healthz", "/healthz?strict=1"} {
+			answer := r.raw(t, "GET "+path+" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+			if !strings.Contains(answer, fmt.Sprint(" ", want[i], " ")) {
+				t.Errorf("%s while %s: %q, want %d", path, health, answer, want[i])
+			}
+		}
+	}
+}
+
+func TestMetricsListenServesNoEvents(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := l.Addr().String()
+	_ = l.Close()
+	serve(t, func(c *Config) { c.MetricsListen = address })
+	client := &http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}
+	for path, want := range map[string]int{"/metrics": 200, "/healthz": 200, "/state": 404, "/events": 404} {
+		response, err := client.Get("http://" + address + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = response.Body.Close()
+		if response.StatusCode != want {
+			t.Errorf("%s over TCP: %d, want %d", path, response.StatusCode, want)
+		}
+	}
+}
+
+func TestConfigNamesEveryFault(t *testing.T) {
+	_, err := New(Config{})
+	for _, want := range []string{"path", "source", "events", "log"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q is not named in: %v", want, err)
+		}
+	}
+}

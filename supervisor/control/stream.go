@@ -1,0 +1,143 @@
+package control
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"time"
+
+	"daemoneye.dev/procmond/collect/event"
+)
+
+const (
+	// chunkEvents is how many events are read from the store before they are
+	// sent: the store is not held while a client reads.
+	chunkEvents = 256
+	// maxNewest bounds a query from the end, which is collected before it is
+	// sent.
+	maxNewest = 10_000
+)
+
+// stream sends the events of one query.
+type stream struct {
+	server *Server
+	w      http.ResponseWriter
+	sent   int
+	last   uint64 // sequence sent last
+	buf    bytes.Buffer
+	line   []byte
+}
+
+func (s *Server) serveEvents(w http.ResponseWriter, r *http.Request) {
+	q, err := ParseQuery(r.URL.Query())
+	if err == nil && q.Newest && (q.Limit == 0 || q.Limit > maxNewest) {
+		err = fmt.Errorf("parameter newest needs a limit of 1 to %d", maxNewest)
+	}
+	if err != nil {
+		s.fail(w, http.StatusBadRequest, err.Error(), "see docs/operations.md")
+		return
+	}
+	st := stream{server: s, w: w, last: q.After}
+	if err := st.run(r.Context(), q); err != nil && r.Context().Err() == nil {
+		st.abort(err)
+	}
+}
+
+// abort tells the client that something failed: by status while nothing was
+// sent, else by breaking off the answer so that it is not taken for complete.
+func (st *stream) abort(err error) {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		st.server.slow.Add(1)
+	}
+	if st.sent > 0 {
+		panic(http.ErrAbortHandler)
+	}
+	switch {
+	case errors.Is(err, ErrEpoch):
+		st.server.fail(st.w, http.StatusConflict, err.Error(), "start again without after")
+	case errors.Is(err, ErrUnavailable):
+		st.server.fail(st.w, http.StatusServiceUnavailable, err.Error(), "ask /state for the reason, then try again")
+	default:
+		st.server.fail(st.w, http.StatusInternalServerError, err.Error(), "run procmond store verify")
+	}
+}
+
+func (st *stream) run(ctx context.Context, q Query) error {
+	st.w.Header().Set("Content-Type", "application/x-ndjson")
+	if q.Newest {
+		if err := st.pass(ctx, q); err != nil || !q.Follow {
+			return err
+		}
+		q.Newest, q.Limit = false, 0
+	}
+	for {
+		done, err := st.all(ctx, q)
+		if err != nil || done || !q.Follow {
+			return err
+		}
+		if _, err := st.server.cfg.Events.Wait(ctx, st.last); err != nil {
+			return err
+		}
+	}
+}
+
+// all sends what matches by now, chunk by chunk. done says that the limit is
+// reached.
+func (st *stream) all(ctx context.Context, q Query) (done bool, err error) {
+	head := st.server.cfg.Events.Head() // what comes later is found by the next round
+	limit := q.Limit
+	for {
+		q.After, q.Limit = st.last, chunkEvents
+		if limit > 0 {
+			q.Limit = min(chunkEvents, limit-st.sent)
+		}
+		before := st.sent
+		if err := st.pass(ctx, q); err != nil {
+			return false, err
+		}
+		if limit > 0 && st.sent >= limit {
+			return true, nil
+		}
+		if st.sent-before < q.Limit {
+			st.last = max(st.last, head) // nothing up to there matches any more
+			return false, nil
+		}
+	}
+}
+
+// pass sends the result of one query.
+func (st *stream) pass(ctx context.Context, q Query) error {
+	st.buf.Reset()
+	n := 0
+	err := st.server.cfg.Events.Query(ctx, q, func(e *event.Event) error {
+		st.line = event.AppendJSON(st.line[:0], e)
+		st.buf.Write(st.line)
+		st.buf.WriteByte('\n')
+		st.last = max(st.last, e.Seq)
+		n++
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return st.send(n)
+}
+
+// send writes what is collected, within the time that a client has.
+func (st *stream) send(n int) error {
+	rc := http.NewResponseController(st.w)
+	if err := rc.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
+		return fmt.Errorf("set write deadline: %w", err)
+	}
+	st.sent += n
+	if _, err := st.w.Write(st.buf.Bytes()); err != nil {
+		return fmt.Errorf("send events: %w", err)
+	}
+	if err := rc.Flush(); err != nil {
+		return fmt.Errorf("send events: %w", err)
+	}
+	return nil
+}
