@@ -177,7 +177,7 @@ func powerCut(t *testing.T, seed uint64) (rotated int) {
 	at := 1 + p.r.Int64N(700)
 	percent := p.r.IntN(101)
 	cloneRand := rand.New(rand.NewPCG(seed, 43))
-	c := testConfig(t, errorfs.Wrap(mem, errorfs.InjectorFunc(func(op errorfs.Op) error {
+	c := testConfig(t, injectFaults(mem, errorfs.InjectorFunc(func(op errorfs.Op) error {
 		if op.Kind.ReadOrWrite() == errorfs.OpIsWrite && ops.Add(1) == at {
 			done = p.done.Load()
 			crashed = mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: percent, RNG: cloneRand})

@@ -16,6 +16,23 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
+// faultFS is a file system whose operations fail as the injector says.
+type faultFS struct{ vfs.FS }
+
+func injectFaults(inner vfs.FS, inj errorfs.Injector) vfs.FS {
+	return faultFS{errorfs.Wrap(inner, inj)}
+}
+
+func (f faultFS) Unwrap() vfs.FS { return f.FS }
+
+// ReuseForWrite of errorfs returns a file that never fails.
+func (f faultFS) ReuseForWrite(oldname, newname string, c vfs.DiskWriteCategory) (vfs.File, error) {
+	if err := f.Rename(oldname, newname); err != nil {
+		return nil, err
+	}
+	return f.OpenReadWrite(newname, c)
+}
+
 // fullFS is a file system that can run out of space.
 type fullFS struct {
 	vfs.FS
@@ -29,7 +46,7 @@ type fullFS struct {
 func newFullFS(inner vfs.FS) *fullFS {
 	f := &fullFS{}
 	f.err.Store(syscall.Errno(0))
-	f.FS = errorfs.Wrap(inner, errorfs.InjectorFunc(f.inject))
+	f.FS = injectFaults(inner, errorfs.InjectorFunc(f.inject))
 	return f
 }
 

@@ -134,11 +134,25 @@ func (s *Store) begin(n *session) error {
 	if err := n.apply(b); err != nil {
 		return fmt.Errorf("write store: %w", err)
 	}
+	if err := n.rotateFirstLog(); err != nil {
+		return fmt.Errorf("write store: %w", err)
+	}
 	if n.ident.Head != n.head {
 		n.ident.Head = n.head
 		return n.ident.write(s.conf.FS, s.conf.Dir)
 	}
 	return nil
+}
+
+// rotateFirstLog gives a new database its second log file. Pebble makes the first
+// one before it raises the format, so that its records do not say how far they
+// were synced, and damage in the middle of it would pass for its end: acknowledged
+// events would be missing without a word.
+func (n *session) rotateFirstLog() error {
+	if !n.isNew {
+		return nil
+	}
+	return n.db.Flush()
 }
 
 // startOver sets a damaged directory aside and opens an empty one.

@@ -209,6 +209,13 @@ func (s *Store) removeBelow(n *session, floor uint64, minutes []minute) error {
 // the latest minute such that some entry at or after it is at or below floor,
 // starts at floor in any case; entries before m matter only while above floor.
 func trimMinutes(b *pebble.Batch, minutes []minute, floor uint64) {
+	for _, m := range trimmed(minutes, floor) {
+		must(b.Delete(minuteKey(m), nil))
+	}
+}
+
+// trimmed returns the minutes that trimMinutes removes.
+func trimmed(minutes []minute, floor uint64) (ms []uint64) {
 	last := 0
 	for i, e := range minutes {
 		if e.seq <= floor {
@@ -217,7 +224,8 @@ func trimMinutes(b *pebble.Batch, minutes []minute, floor uint64) {
 	}
 	for _, e := range minutes[:min(last, len(minutes))] {
 		if e.seq < floor {
-			must(b.Delete(minuteKey(e.minute), nil))
+			ms = append(ms, e.minute)
 		}
 	}
+	return ms
 }

@@ -19,6 +19,7 @@ type session struct {
 	db    *pebble.DB  // any goroutine that holds a reader
 	epoch event.Epoch // constant
 	ident identity    // constant
+	isNew bool        // constant: it had no epoch yet
 
 	// readers counts the views held; leaving is closed, by Store.leave under
 	// Store.mu, when they must end. Views are only taken under Store.mu and before
@@ -60,6 +61,7 @@ func newSession(db *pebble.DB, id identity) (*session, error) {
 	if stored != nil && string(stored) != string(n.epoch[:]) {
 		return nil, fmt.Errorf("%w: its database has epoch %x, its file %s says %s", ErrNotStore, stored, identityFile, n.epoch)
 	}
+	n.isNew = stored == nil
 	return n, errors.Join(n.readOrder(), n.readLosses())
 }
 

@@ -23,6 +23,10 @@ func TestMain(m *testing.M) {
 		holdStore(dir) // see TestLockedByAnotherProcess
 		return
 	}
+	if name := os.Getenv(fatalEnv); name != "" {
+		failForEver(name) // see TestFatal
+		return
+	}
 	goleak.VerifyTestMain(m)
 }
 
