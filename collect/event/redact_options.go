@@ -140,7 +140,7 @@ func coverWords(script string) string {
 	var out strings.Builder
 	done := 0
 	for i := 0; i < len(script); {
-		if isBlank(script[i]) || strings.IndexByte(";&|()", script[i]) >= 0 {
+		if isDelimiter(script[i]) || script[i] == '(' {
 			i++
 			continue
 		}

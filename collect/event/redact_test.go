@@ -68,6 +68,7 @@ func TestRedactCommandLines(t *testing.T) {
 		{`bash|-lc|export TOKEN="a b;c"; run --x`, "bash|-lc|export TOKEN=[redacted]; run --x"},
 		{"sh|-c|mysql -uroot -phunter2 shop && ls", "sh|-c|mysql -uroot -p[redacted] shop && ls"},
 		{"ssh|db|mysqldump -p'hun ter2' shop", "ssh|db|mysqldump -p[redacted] shop"},
+		{"x|a, b} -c (d)", "x|a, b} -c (d)"},
 		{"sh|-c|sshpass -p hunter2 ssh host", "sh|-c|sshpass -p [redacted] ssh host"},
 		{"sh|-c|login --password hunter2 --user bob", "sh|-c|login --password [redacted] --user bob"},
 		{`sh|-c|curl -H "Authorization: Bearer abc def" https://x`, `sh|-c|curl -H "Authorization: Bearer [redacted]" https://x`},
@@ -220,7 +221,7 @@ func TestRedactBoundsItsWork(t *testing.T) {
 	r := redactor(t, "x{2}y")
 	for _, hostile := range []string{
 		"=", ":", " ", "a=", "--token ", "://", "://a:b/", "a:b@", `\"`, `"`, "'", "token=", `token="`, `token=\"`, " = ",
-		"Bearer ", "eyJ", "-----BEGIN PRIVATE KEY-----", "password:", "x-", "-", "mysql -p", "\x00", "earer  ",
+		"Bearer ", "eyJ", "-----BEGIN PRIVATE KEY-----", "password:", "x-", "-", "mysql -p", ", -", "(} ", "\x00", "earer  ",
 	} {
 		args := []string{"sh", "-c", strings.Repeat(hostile, maxRedactBytes/len(hostile)), `"`, "@"}
 		began := time.Now()
