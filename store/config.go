@@ -57,9 +57,10 @@ type pace struct {
 	wait                time.Duration // between two tries of what must not fail
 	backoff, backoffMax time.Duration // of reopening: first, and at most
 	lack                time.Duration // how long a lack of space is not forgotten
+	closing             time.Duration // how long Close waits
 }
 
-var defaultPace = pace{wait: 250 * time.Millisecond, backoff: 250 * time.Millisecond, backoffMax: 5 * time.Second, lack: 5 * time.Second}
+var defaultPace = pace{wait: 250 * time.Millisecond, backoff: 250 * time.Millisecond, backoffMax: 5 * time.Second, lack: 5 * time.Second, closing: 10 * time.Second}
 
 // Retention bounds what is kept. What is removed first is what is oldest.
 type Retention struct {

@@ -161,7 +161,7 @@ func fullDisk(t *testing.T, seed uint64) {
 	c := testConfig(t, fs)
 	c.memTable = 64 << 10
 	// In real time: a goroutine of Pebble that waits for a mutex stops virtual time.
-	c.pace = pace{wait: time.Millisecond, backoff: time.Millisecond, backoffMax: 2 * time.Millisecond, lack: 3 * time.Millisecond}
+	c.pace = pace{wait: time.Millisecond, backoff: time.Millisecond, backoffMax: 2 * time.Millisecond, lack: 3 * time.Millisecond, closing: time.Minute}
 	p.s = mustOpen(t, c)
 	stop := serve(t, p.s)
 	pain := rand.New(rand.NewPCG(seed, 44))
@@ -305,15 +305,19 @@ func TestOpenWithoutSpace(t *testing.T) {
 
 func TestCloseWithoutSpace(t *testing.T) {
 	fs := newFullFS(vfs.NewMem())
-	s := mustOpen(t, testConfig(t, fs))
+	c := testConfig(t, fs)
+	c.pace = defaultPace
+	c.pace.wait, c.pace.closing = time.Millisecond, 100*time.Millisecond
+	s := mustOpen(t, c)
 	mustAppend(t, s, testBatch(testTime, 1))
 	fs.fail(syscall.ENOSPC, 0)
 	if err := s.Append(t.Context(), testBatch(testTime, 2)); !errors.Is(err, ErrUnavailable) {
 		t.Errorf("append: %v", err)
 	}
-	_ = s.Close(true)
+	_ = s.Close(true) // may have to wait for space, and then gives up
 	fs.fail(0, 0)
-	s = mustOpen(t, testConfig(t, fs))
+	c.LockWait = time.Minute
+	s = mustOpen(t, c)
 	defer mustClose(t, s, true)
 	if table := mustLoad(t, s); table.Clean || len(readAll(t, s)) == 0 {
 		t.Errorf("table: %+v", table)

@@ -44,6 +44,12 @@ func (s *Store) claim(ctx context.Context, wait time.Duration) (identity, error)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return id, err
 	}
+	if err == nil {
+		// Other faults of the database are found by opening it.
+		if _, err := pebble.Peek(s.conf.Dir, s.conf.FS); isNewerPebble(err) {
+			return id, fmt.Errorf("%w: %w", ErrNewerFormat, err)
+		}
+	}
 	if err := s.makeDir(); err != nil {
 		return id, err
 	}
@@ -99,9 +105,6 @@ func (s *Store) makeDir() error {
 // openSession opens the database and puts it in the state of a running store.
 func (s *Store) openSession(id identity) (*session, error) {
 	db, err := pebble.Open(s.conf.Dir, readWriteOptions(s.fs, s.lock, s.conf.memTable, s.logger(), s.listener()))
-	if isNewerPebble(err) {
-		return nil, fmt.Errorf("%w: %w", ErrNewerFormat, err)
-	}
 	if err != nil {
 		return nil, explain("open store", s.conf.Dir, err)
 	}

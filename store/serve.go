@@ -213,9 +213,10 @@ func closeWhenRead(n *session) chan error {
 }
 
 // Close ends the store. clean says that the run ended in order: then that is the
-// last thing written. Readers are told to end and waited for; a Close that can not
-// be completed in a minute says so, and the process should end. The next Open
-// finds all that was acknowledged in any case.
+// last thing written. Readers are told to end and waited for. A Close that can not
+// be completed in 10 s, because a reader does not end or background work waits for
+// space, says so; then the process should end. The next Open finds all that was
+// acknowledged in any case.
 func (s *Store) Close(clean bool) error {
 	s.slot <- struct{}{} // a write in progress ends, or its watchdog does
 	defer s.release()
@@ -274,7 +275,7 @@ func (s *Store) closeRetired() error {
 	if s.closing == nil {
 		s.closing = closeWhenRead(n)
 	}
-	timeout := time.NewTimer(readersDeadline + closeDeadline)
+	timeout := time.NewTimer(s.conf.pace.closing)
 	defer timeout.Stop()
 	select {
 	case err := <-s.closing:
@@ -284,6 +285,6 @@ func (s *Store) closeRetired() error {
 		}
 		return nil
 	case <-timeout.C:
-		return fmt.Errorf("close store %s: blocked for %v", s.conf.Dir, readersDeadline+closeDeadline)
+		return fmt.Errorf("close store %s: blocked for %v", s.conf.Dir, s.conf.pace.closing)
 	}
 }
