@@ -1,0 +1,49 @@
+package collect
+
+import (
+	"fmt"
+	"time"
+)
+
+// Level is how well the collector is. Higher is worse.
+type Level uint8
+
+// The levels.
+const (
+	LevelHealthy Level = iota
+	LevelDegraded
+	LevelUnhealthy
+)
+
+func (l Level) String() string {
+	return [...]string{"healthy", "degraded", "unhealthy"}[l]
+}
+
+// Health is the answer to a health check.
+type Health struct {
+	Level   Level
+	Reasons []string // one sentence each; none if healthy
+	Status  Status
+}
+
+// judge is the health that a status speaks of.
+func judge(s Status) Health {
+	h := Health{Status: s, Reasons: s.Degraded}
+	switch {
+	case s.Stuck || !s.OutOfServiceSince.IsZero():
+		h.Level = LevelUnhealthy
+	case len(s.Degraded) > 0:
+		h.Level = LevelDegraded
+	}
+	return h
+}
+
+// busy is the health of an actor that does not answer.
+func (m *Mailbox) busy(now time.Time) Health {
+	s := m.Status()
+	h := judge(s)
+	h.Level = LevelUnhealthy
+	reason := fmt.Sprintf("Collector busy %d s in %s.", int(now.Sub(s.ActivitySince).Seconds()), s.Activity)
+	h.Reasons = append([]string{reason}, h.Reasons...)
+	return h
+}

@@ -1,0 +1,87 @@
+package collect
+
+import (
+	"cmp"
+	"slices"
+	"time"
+)
+
+// dueHeld are the PIDs of the starts that are held back and due at now, and the
+// moment at which the next one will be (zero: none).
+func (t *table) dueHeld(now time.Time) (due []int32, next time.Time) {
+	for i := range t.entries {
+		e := &t.entries[i]
+		if !e.has(flagHeld) {
+			continue
+		}
+		if at := time.Unix(0, e.due); !at.After(now) {
+			due = append(due, e.pid)
+		} else if next.IsZero() || at.Before(next) {
+			next = at
+		}
+	}
+	return due, next
+}
+
+// held counts the starts that are held back.
+func (t *table) held() int {
+	n := 0
+	for i := range t.entries {
+		if t.entries[i].has(flagHeld) {
+			n++
+		}
+	}
+	return n
+}
+
+// releaseAll makes every start that is held back due.
+func (t *table) releaseAll() {
+	for i := range t.entries {
+		if t.entries[i].has(flagHeld) {
+			t.entries[i].due = 0
+		}
+	}
+}
+
+// release reports the processes of due that are still there: found is what was
+// seen of them just now, sorted by PID, and those in unsure could not be asked
+// for. Of these their life is assumed, because they were seen once.
+func (r *report) release(due []int32, found []Observation, unsure []int32) {
+	var gone []int
+	for _, pid := range due {
+		i, ok := slices.BinarySearchFunc(r.table.entries, pid, func(e entry, pid int32) int { return cmp.Compare(e.pid, pid) })
+		if !ok || !r.table.entries[i].has(flagHeld) {
+			continue
+		}
+		e := &r.table.entries[i]
+		o := findObservation(found, pid)
+		switch {
+		case o != nil && e.is(o) && !o.ended():
+			e.process = merged(e.process, o)
+			e.noteReadable(e.process)
+			e.flags &^= flagHeld
+			e.note(flagExcluded, r.settings.Exclude.Matches(e.process))
+		case o == nil && slices.Contains(unsure, pid):
+			e.flags &^= flagHeld
+		default:
+			r.shortLived++
+			if o != nil && e.is(o) { // a zombie: it must not be taken for a new process
+				e.flags = e.flags&^flagHeld | flagEnded
+			} else {
+				gone = append(gone, i)
+			}
+		}
+	}
+	r.table.replace(gone, nil)
+	r.admit()
+}
+
+// findObservation returns the observation of pid among those sorted by PID, or
+// nil.
+func findObservation(all []Observation, pid int32) *Observation {
+	i, ok := slices.BinarySearchFunc(all, pid, func(o Observation, pid int32) int { return cmp.Compare(o.PID, pid) })
+	if !ok {
+		return nil
+	}
+	return &all[i]
+}

@@ -1,0 +1,266 @@
+package collect
+
+import (
+	"cmp"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"daemoneye.dev/procmond/collect/event"
+)
+
+// unit is what must become durable together: events, and the table change that
+// makes them true.
+type unit struct {
+	events []*event.Event
+	put    *event.Process
+	remove event.ID // zero: none
+}
+
+// report turns the differences of one cycle into units and brings the table up
+// to date.
+type report struct {
+	host     *Host
+	settings *Settings
+	table    *table
+	snapshot *Snapshot
+	observed time.Time // now
+	// recovered says that the comparison is with a table that this actor did not
+	// make; what started after watching is found by scanning all the same.
+	recovered bool
+	watching  time.Time
+	before    time.Time // begin of the scan before this one; zero if there was none
+
+	units      []unit
+	changes    []unit // go behind the starts
+	shortLived int    // ended before MinLifetime
+	leftOut    int    // living processes without room
+	excluded   int    // new ones that scope excludes
+	returned   bool   // a silent process is reported on again: read all
+}
+
+// cycle reports everything that d holds: what ended, what started, what changed.
+func (r *report) cycle(d *differences) {
+	for _, i := range d.gone {
+		r.stopGone(&r.table.entries[i])
+	}
+	for _, m := range d.ended {
+		r.stopZombie(&r.table.entries[m.entry], &r.snapshot.Observations[m.observation])
+	}
+	pids := make([]int32, len(d.changed)) // indexes do not survive the new layout
+	for i, m := range d.changed {
+		pids[i] = r.table.entries[m.entry].pid
+	}
+	fresh := make([]entry, len(d.fresh))
+	for i, j := range d.fresh {
+		fresh[i] = r.newEntry(&r.snapshot.Observations[j])
+	}
+	r.table.replace(d.gone, fresh)
+	r.startZombies(d.fresh)
+	for i, m := range d.changed {
+		r.change(r.table.find(pids[i]), m)
+	}
+	r.admit()
+	r.units = append(r.units, r.changes...)
+}
+
+// newEvent is an event of this cycle, found now.
+func (r *report) newEvent(k event.Kind, s event.Source, p *event.Process) *event.Event {
+	return &event.Event{
+		HostID: r.host.HostID, BootID: r.host.BootID,
+		Kind: k, Source: s, Time: r.at(), Observed: r.observed, Process: *p,
+	}
+}
+
+// at is when what a scan found had happened at the latest.
+func (r *report) at() time.Time {
+	if r.snapshot == nil {
+		return r.observed
+	}
+	return r.snapshot.Ended
+}
+
+func (r *report) source() event.Source {
+	if r.recovered {
+		return event.SourceRecovered
+	}
+	return event.SourceScan
+}
+
+// startSource is the source of a start: what began under the eyes of this run
+// was not recovered.
+func (r *report) startSource(p *event.Process) event.Source {
+	if r.recovered && p.StartTime.After(r.watching) {
+		return event.SourceScan
+	}
+	return r.source()
+}
+
+func (r *report) startEvent(p *event.Process) *event.Event {
+	e := r.newEvent(event.KindStart, r.startSource(p), p)
+	if !p.StartTime.IsZero() {
+		e.Time = p.StartTime
+	} else {
+		e.NotBefore = r.before
+	}
+	return e
+}
+
+func (r *report) stopEvent(e *entry, p *event.Process) *event.Event {
+	stop := r.newEvent(event.KindStop, r.source(), p)
+	stop.NotBefore = e.seenAt()
+	return stop
+}
+
+// stopGone reports an entry that leaves the table. Whoever was reported as
+// started gets a stop, in scope or not.
+func (r *report) stopGone(e *entry) {
+	switch {
+	case e.has(flagReported) && e.has(flagEnded): // its stop was reported
+		r.units = append(r.units, unit{remove: e.process.ID})
+	case e.has(flagReported):
+		r.units = append(r.units, unit{events: []*event.Event{r.stopEvent(e, e.process)}, remove: e.process.ID})
+	case e.has(flagHeld):
+		r.endHeld(e, e.process)
+	}
+}
+
+// endHeld deals with a process that ended while its start was held back. One
+// that was due may have lived long enough, so it is reported after all.
+func (r *report) endHeld(e *entry, p *event.Process) {
+	if r.at().UnixNano() < e.due {
+		r.shortLived++
+		return
+	}
+	r.units = append(r.units, unit{events: []*event.Event{r.startEvent(e.process), r.stopEvent(e, p)}})
+}
+
+// stopZombie reports that a living entry has become a zombie. It stays in the
+// table, so that it is not taken for a new process, until it vanishes.
+func (r *report) stopZombie(e *entry, o *Observation) {
+	p := *e.process
+	p.State, p.Threads, p.RSS = o.State, o.Threads, o.RSS
+	p.CPU = max(p.CPU, o.CPU)
+	switch {
+	case e.has(flagReported):
+		stop := r.stopEvent(e, &p)
+		stop.Exit = o.Exit
+		r.units = append(r.units, unit{events: []*event.Event{stop}, put: &p})
+	case e.has(flagHeld):
+		r.endHeld(e, &p)
+	}
+	e.process = &p
+	e.flags = e.flags&^(flagHeld|flagLeftOut) | flagEnded
+}
+
+// newEntry is the entry of a process that the table does not know.
+func (r *report) newEntry(o *Observation) entry {
+	p := o.Process
+	p.Generation = r.generation(o)
+	p.ID = r.identity(p)
+	setVolatile(p, o)
+	e := entry{
+		pid: o.PID, ticks: o.StartTicks, cpu: o.CPU, rss: o.RSS, process: p,
+		flags: flagCPUKnown | flagPointsKnown, seen: r.snapshot.Began.UnixNano(),
+	}
+	e.noteReadable(p)
+	e.note(flagExcluded, r.settings.Exclude.Matches(p))
+	switch {
+	case o.ended():
+		e.flags |= flagEnded
+	case !e.has(flagExcluded):
+		r.hold(&e)
+	}
+	return e
+}
+
+// generation tells a process from one that ended with the same PID in the same
+// tick. If the start is not known, nothing but chance can tell it from all that
+// had the PID before.
+func (r *report) generation(o *Observation) uint32 {
+	if o.StartTicks == 0 {
+		return rand.Uint32()
+	}
+	t := r.table
+	i, ok := slices.BinarySearchFunc(t.entries, o.PID, func(e entry, pid int32) int { return cmp.Compare(e.pid, pid) })
+	if ok && t.entries[i].is(o) {
+		return t.entries[i].process.Generation + 1
+	}
+	return 0
+}
+
+func (r *report) identity(p *event.Process) event.ID {
+	return event.Identity{
+		HostID: r.host.HostID, BootID: r.host.BootID, PIDNamespace: r.host.PIDNamespace,
+		PID: p.PID, StartTicks: p.StartTicks, Generation: p.Generation,
+	}.ID()
+}
+
+// hold holds back a new process that is too young. The wall clock may have been
+// set since it started, so it never waits longer than a whole lifetime.
+func (r *report) hold(e *entry) {
+	least := r.settings.MinLifetime
+	if least <= 0 || e.process.StartTime.IsZero() {
+		return
+	}
+	age := max(0, r.observed.Sub(e.process.StartTime))
+	if age < least {
+		e.flags |= flagHeld
+		e.due = r.observed.Add(least - age).UnixNano()
+	}
+}
+
+// startZombies reports the new processes that have ended already.
+func (r *report) startZombies(fresh []int) {
+	for _, j := range fresh {
+		o := &r.snapshot.Observations[j]
+		if !o.ended() {
+			continue
+		}
+		i, _ := slices.BinarySearchFunc(r.table.entries, o.PID, func(e entry, pid int32) int { return cmp.Compare(e.pid, pid) })
+		r.startZombie(&r.table.entries[i], o)
+	}
+}
+
+func (r *report) startZombie(e *entry, o *Observation) {
+	p := e.process
+	young := !p.StartTime.IsZero() && r.observed.Sub(p.StartTime) < r.settings.MinLifetime
+	switch {
+	case e.has(flagExcluded):
+		return
+	case young:
+		r.shortLived++
+		return
+	}
+	r.resolveParent(p)
+	stop := r.newEvent(event.KindStop, r.startSource(p), p)
+	stop.NotBefore, stop.Exit = p.StartTime, o.Exit
+	e.flags |= flagReported
+	r.units = append(r.units, unit{events: []*event.Event{r.startEvent(p), stop}, put: p})
+}
+
+// start reports an admitted process.
+func (r *report) start(e *entry) {
+	r.resolveParent(e.process)
+	e.flags |= flagReported
+	e.rss = e.process.RSS
+	r.units = append(r.units, unit{events: []*event.Event{r.startEvent(e.process)}, put: e.process})
+}
+
+// resolveParent fills in the id of the parent, if the table knows it. p must
+// not have been handed out yet.
+func (r *report) resolveParent(p *event.Process) {
+	p.ParentID = event.ID{}
+	if p.PPID == 0 || p.Missing.Absent().Has(event.FieldParent) {
+		return
+	}
+	if parent := r.table.find(p.PPID); parent != nil {
+		p.ParentID = parent.process.ID
+	} else {
+		p.Missing.Gone = p.Missing.Gone.With(event.FieldParent)
+	}
+}
+
+func setVolatile(p *event.Process, o *Observation) {
+	p.State, p.Threads, p.RSS, p.CPU = o.State, o.Threads, o.RSS, o.CPU
+}
