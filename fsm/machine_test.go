@@ -178,7 +178,7 @@ func TestInitial(t *testing.T) {
 		for _, s := range subjects() {
 			m := s.new()
 			made := time.Now()
-			time.Sleep(time.Second) // of the bubble's clock
+			<-time.After(time.Second) // of the bubble's clock
 			want := Snapshot{State: parse(t, s.text).states[0], Since: made, Cause: CauseInitial}
 			if diff := cmp.Diff(want, m.snapshot()); diff != "" {
 				t.Errorf("%s (-want +got):\n%s", s.name, diff)
@@ -190,7 +190,7 @@ func TestInitial(t *testing.T) {
 func TestAt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := NewCollector()
-		time.Sleep(time.Minute) // of the bubble's clock
+		<-time.After(time.Minute) // of the bubble's clock
 		tr, err := m.Fire(CollectorBegin, "agent")
 		if err != nil || !tr.At.Equal(time.Now()) {
 			t.Errorf("Fire = %+v, %v at %s", tr, err, time.Now())

@@ -138,6 +138,9 @@ func (c *child) report(o outcome, again bool) {
 func (c *child) release() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.status.State == StateHung { // given up in the service's log, not in the service
+		c.set(StateStopped)
+	}
 	c.cancel()
 	close(c.idle)
 	c.idle = nil
@@ -156,8 +159,11 @@ func (c *child) stop() <-chan struct{} {
 		}
 		return nil
 	}
-	if c.status.State == StateRunning {
+	switch c.status.State {
+	case StateRunning:
 		c.set(StateStopping)
+	case StateRestarting: // out of the service, about to leave Serve
+		c.set(StateStopped)
 	}
 	c.cancel()
 	return c.idle
@@ -179,7 +185,11 @@ func (c *child) await(idle <-chan struct{}, timeout time.Duration) error {
 		return nil
 	}
 	_, activity := c.progress.last()
-	c.log.WithField(keyActivity, activity).Error("service did not stop in time")
+	c.notify(notice{ // not logged here: a log that stands still must not make Stop late
+		log:     c.log.WithField(keyActivity, activity),
+		level:   logrus.ErrorLevel,
+		message: "service did not stop in time",
+	})
 	return fmt.Errorf("stop %s (last activity: %s): %w", c.path, activity, ErrUnstopped)
 }
 
@@ -190,9 +200,7 @@ func (c *child) giveUp() bool {
 	if c.idle == nil {
 		return false
 	}
-	if c.status.State == StateStopping {
-		c.set(StateHung)
-	}
+	c.set(StateHung)
 	return true
 }
 

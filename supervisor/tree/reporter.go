@@ -22,16 +22,16 @@ const (
 	keyDropped    = "dropped"
 )
 
-// notice is something to be logged that a supervisor's loop has seen.
+// notice is something to be logged by who must not wait for a log.
 type notice struct {
 	log     *logrus.Entry
 	level   logrus.Level
 	message string
 }
 
-// reporter logs what supervisors' loops hand over: they must not wait for a log.
+// reporter logs what supervisors' loops and Stop hand over.
 type reporter struct {
-	// notices is sent to by the loops, which never block, received from by
+	// notices is sent to by post, which never blocks, received from by
 	// Serve, and never closed. 64 holds a back-off of every service of a tree.
 	notices chan notice
 	dropped atomic.Uint64
@@ -80,7 +80,7 @@ func (r *reporter) Serve(ctx context.Context) error {
 func (r *reporter) tell(told uint64) uint64 {
 	dropped := r.dropped.Load()
 	if dropped > told {
-		r.log.WithField(keyDropped, dropped).Warn("notices of back-offs were dropped")
+		r.log.WithField(keyDropped, dropped).Warn("log lines about services were dropped")
 	}
 	return dropped
 }

@@ -215,7 +215,9 @@ func (t *Tree) Close(timeout time.Duration) error {
 	err := stopAll(children, timeout)
 	if served != nil {
 		cancel()
-		<-served // within rootGrace
+		if err := <-served; !errors.Is(err, context.Canceled) { // within rootGrace
+			t.config.Log.WithError(err).Warn("supervisors ended unexpectedly")
+		}
 	}
 	return err
 }
@@ -285,7 +287,7 @@ func (t *Tree) Hung() []Status {
 	return hung
 }
 
-// Dropped counts log lines about back-offs that were dropped because the log
+// Dropped counts log lines about back-offs and hung stops that were dropped because the log
 // was too slow. The counts in Status are complete all the same.
 func (t *Tree) Dropped() uint64 { return t.reporter.dropped.Load() }
 
