@@ -61,9 +61,14 @@ func isNoSpace(err error) bool {
 		errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EROFS)
 }
 
+// errDamaged marks damage that Pebble can not see.
+var errDamaged = errors.New("store is damaged")
+
 // isCorruption reports whether what is on disk is damaged. Nothing else ever
 // leads to a quarantine.
-func isCorruption(err error) bool { return err != nil && pebble.IsCorruptionError(err) }
+func isCorruption(err error) bool {
+	return err != nil && (pebble.IsCorruptionError(err) || errors.Is(err, errDamaged))
+}
 
 // explain wraps err with what was tried, and as ErrPermission where it is one.
 func explain(what, dir string, err error) error {

@@ -90,10 +90,10 @@ func (v *view) firstOf(q Query) (uint64, error) {
 	if !q.AfterEpoch.IsZero() && q.AfterEpoch != v.epoch {
 		return 0, fmt.Errorf("%w: it is %s, asked for events after %s.%d", ErrEpoch, v.epoch, q.AfterEpoch, q.After)
 	}
-	from := max(v.floor, q.After+1)
-	if q.After+1 == 0 { // the highest number there is
-		return 0, nil
+	if q.After >= v.head {
+		return v.head + 1, nil
 	}
+	from := max(v.floor, q.After+1)
 	if q.Since.IsZero() {
 		return from, nil
 	}

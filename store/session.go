@@ -62,7 +62,15 @@ func newSession(db *pebble.DB, id identity) (*session, error) {
 		return nil, fmt.Errorf("%w: its database has epoch %x, its file %s says %s", ErrNotStore, stored, identityFile, n.epoch)
 	}
 	n.isNew = stored == nil
-	return n, errors.Join(n.readOrder(), n.readLosses())
+	if err := errors.Join(n.readOrder(), n.readLosses()); err != nil {
+		return nil, err
+	}
+	// A log whose end is damaged looks like one that was torn by a power cut. What
+	// was durable when the identity was written must be there all the same.
+	if n.head < id.Head {
+		return nil, fmt.Errorf("%w: event %d was durable, the last one now is %d", errDamaged, id.Head, n.head)
+	}
+	return n, nil
 }
 
 // readOrder finds floor, head, cursor and the like.
