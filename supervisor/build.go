@@ -1,0 +1,132 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"daemoneye.dev/procmond/collect"
+	"daemoneye.dev/procmond/collect/event"
+	"daemoneye.dev/procmond/store"
+	"daemoneye.dev/procmond/supervisor/control"
+	"daemoneye.dev/procmond/supervisor/tree"
+)
+
+// Groups of the tree.
+const (
+	groupCollection = "collection"
+	groupDelivery   = "delivery"
+	groupAdmin      = "admin"
+)
+
+// build adds every service to the tree, in the order in which they are stopped.
+func (s *Supervisor) build() error {
+	var err error
+	s.tree, err = tree.New(tree.Config{Log: s.cfg.Log, Deadline: s.cfg.Watchdog / 2})
+	if err != nil {
+		return err
+	}
+	if err := s.addCollector(); err != nil {
+		return err
+	}
+	s.add(groupDelivery, s.cfg.Store, tree.Options{Deadline: unwatched})
+	for _, service := range s.cfg.Services {
+		s.add(groupAdmin, service, tree.Options{Deadline: unwatched})
+	}
+	if err := s.addControl(); err != nil {
+		return err
+	}
+	watchdog := newWatchdog(s)
+	s.add(groupAdmin, watchdog, tree.Options{Progress: watchdog.progress})
+	return nil
+}
+
+// unwatched is the deadline of a service that has no progress to show while
+// there is nothing to do. What the store writes is watched by its own commit
+// deadline.
+const unwatched = -1
+
+func (s *Supervisor) add(group string, service tree.Service, opts tree.Options) {
+	s.paths = append(s.paths, group+"/"+service.String())
+	s.tree.Add(group, service, opts)
+}
+
+func (s *Supervisor) addCollector() error {
+	progress := new(tree.Progress)
+	collector, err := collect.New(collect.Config{
+		Scanner:       s.cfg.Scanner,
+		Sink:          s.cfg.Store,
+		Loader:        s.cfg.Store,
+		Machine:       s.machine,
+		Mailbox:       s.mailbox,
+		Host:          s.cfg.Host,
+		Version:       s.cfg.Version,
+		Settings:      s.cfg.Settings,
+		HasLink:       s.cfg.Coordinated,
+		IsUnavailable: func(err error) bool { return errors.Is(err, store.ErrUnavailable) || errors.Is(err, store.ErrReplaced) },
+		Available:     s.cfg.Store.Available(),
+		Done:          tree.ErrDone,
+		Hot:           s.cfg.Hot,
+		Restart:       s.cfg.Restart,
+		OnTransition:  s.journal.record,
+		Progress:      progress,
+		ScanDeadline:  s.cfg.Watchdog / 2,
+		Log:           s.cfg.Log.WithField("service", "collector"),
+	})
+	if err != nil {
+		return err
+	}
+	s.add(groupCollection, collector, tree.Options{Progress: progress})
+	return nil
+}
+
+func (s *Supervisor) addControl() error {
+	progress := new(tree.Progress)
+	server, err := control.New(control.Config{
+		Path:          s.cfg.SocketPath,
+		Source:        s,
+		Events:        storedEvents{s.cfg.Store},
+		MetricsListen: s.cfg.MetricsListen,
+		Progress:      progress,
+		Log:           s.cfg.Log.WithField("service", "control"),
+	})
+	if err != nil {
+		return err
+	}
+	s.add(groupAdmin, server, tree.Options{Progress: progress})
+	return nil
+}
+
+// storedEvents gives the control socket the store's events, in its words.
+type storedEvents struct{ store *store.Store }
+
+func (e storedEvents) Head() uint64 { return e.store.Head() }
+
+func (e storedEvents) Wait(ctx context.Context, after uint64) (uint64, error) {
+	head, err := e.store.Wait(ctx, after)
+	return head, inWordsOfControl(err)
+}
+
+func (e storedEvents) Query(ctx context.Context, q control.Query, fn func(*event.Event) error) error {
+	return inWordsOfControl(e.store.Query(ctx, StoreQuery(q), fn))
+}
+
+// StoreQuery is a query in the store's words.
+func StoreQuery(q control.Query) store.Query {
+	return store.Query{
+		Since: q.Since, Until: q.Until,
+		After: q.After, AfterEpoch: q.AfterEpoch,
+		PIDs: q.PIDs, Process: q.Process, Exe: q.Exe, Kinds: q.Kinds,
+		Limit: q.Limit, Newest: q.Newest,
+	}
+}
+
+func inWordsOfControl(err error) error {
+	switch {
+	case errors.Is(err, store.ErrUnavailable), errors.Is(err, store.ErrReplaced):
+		return fmt.Errorf("%w: %w", control.ErrUnavailable, err)
+	case errors.Is(err, store.ErrEpoch):
+		return fmt.Errorf("%w: %w", control.ErrEpoch, err)
+	}
+	return err
+}

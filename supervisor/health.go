@@ -1,0 +1,106 @@
+package supervisor
+
+import (
+	"fmt"
+	"time"
+
+	"daemoneye.dev/procmond/collect"
+	"daemoneye.dev/procmond/fsm"
+	"daemoneye.dev/procmond/store"
+	"daemoneye.dev/procmond/supervisor/tree"
+)
+
+// quarantineWarning is how long a store that was set aside keeps health
+// degraded.
+const quarantineWarning = 24 * time.Hour
+
+// Level is how well the daemon is. Higher is worse.
+type Level int
+
+// The levels.
+const (
+	LevelHealthy Level = iota
+	LevelDegraded
+	LevelUnhealthy
+)
+
+func (l Level) String() string {
+	return [...]string{"healthy", "degraded", "unhealthy"}[l]
+}
+
+// Health is a level with its reasons, each a sentence.
+type Health struct {
+	Level   Level
+	Reasons []string
+}
+
+func (h *Health) add(l Level, format string, args ...any) {
+	h.Level = max(h.Level, l)
+	h.Reasons = append(h.Reasons, fmt.Sprintf(format, args...))
+}
+
+// facts is what health is judged by.
+type facts struct {
+	now      time.Time
+	services []tree.Status
+	store    store.Stats
+	collect  collect.Status
+	machine  fsm.Snapshot
+	stopping bool
+}
+
+// judge names every reason why the daemon is not healthy.
+func judge(f facts) Health {
+	var h Health
+	judgeStore(&h, f)
+	judgeServices(&h, f)
+	judgeCollector(&h, f)
+	return h
+}
+
+func judgeStore(h *Health, f facts) {
+	if !f.store.InService {
+		h.add(LevelUnhealthy, "The store is out of service since %s: %s.", clock(f.store.Since), f.store.Reason)
+	}
+	if f.store.QuarantinedTo != "" && f.now.Sub(f.store.QuarantinedAt) < quarantineWarning {
+		h.add(LevelDegraded, "A damaged store was set aside at %s: see %s.", clock(f.store.QuarantinedAt), f.store.QuarantinedTo)
+	}
+	if f.store.RetentionPaused {
+		h.add(LevelDegraded, "The wall clock jumped, so retention waits before it removes anything.")
+	}
+}
+
+func judgeServices(h *Health, f facts) {
+	for _, s := range f.services {
+		switch s.State {
+		case tree.StateHung:
+			h.add(LevelUnhealthy, "Service %s has made no progress for %s, in %s.", s.Path, round(s.BeatAge), orUnknown(s.Activity))
+		case tree.StateBackoff:
+			h.add(LevelDegraded, "Service %s keeps failing and rests until %s: %s.", s.Path, clock(s.BackoffUntil), s.LastError)
+		case tree.StateStopped, tree.StateDone:
+			if !f.stopping {
+				h.add(LevelDegraded, "Service %s does not run.", s.Path)
+			}
+		}
+	}
+}
+
+func judgeCollector(h *Health, f facts) {
+	if f.machine.State == string(fsm.CollectorStopped) && !f.stopping {
+		h.add(LevelUnhealthy, "The collector has stopped: %s.", f.machine.Cause)
+	}
+	for _, reason := range f.collect.Degraded {
+		h.add(LevelDegraded, "%s", reason)
+	}
+}
+
+func clock(t time.Time) string { return t.Local().Format(time.DateTime) }
+
+func round(d time.Duration) time.Duration { return d.Round(time.Second) }
+
+func orUnknown(s string) string {
+	if s == "" {
+		return "an unknown place"
+	}
+	return s
+}

@@ -1,0 +1,105 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"daemoneye.dev/procmond/collect"
+	"daemoneye.dev/procmond/fsm"
+)
+
+const (
+	// watchEnd is how often Run looks whether the collector has ended by itself.
+	watchEnd = 200 * time.Millisecond
+	// serviceStop bounds the stop of each service but the collector's last cycle.
+	serviceStop = 5 * time.Second
+)
+
+// Run starts the tree and returns after it has stopped it in order: when ctx
+// ends, or the collector was shut down. The error names what did not stop in
+// time; the store must then not be marked clean.
+func (s *Supervisor) Run(ctx context.Context) error {
+	s.tree.Start(ctx)
+	begun := s.begin(ctx)
+	s.awaitEnd(ctx)
+	return errors.Join(begun, s.stop())
+}
+
+// begin starts monitoring in standalone mode, where nobody else would.
+func (s *Supervisor) begin(ctx context.Context) error {
+	if s.cfg.Coordinated {
+		return nil
+	}
+	_, err := s.mailbox.Handle().BeginMonitoring(ctx, collect.Begin{Cause: modeStandalone})
+	if err != nil && ctx.Err() == nil {
+		return fmt.Errorf("begin monitoring: %w", err)
+	}
+	return nil
+}
+
+// awaitEnd returns when the daemon is to stop.
+func (s *Supervisor) awaitEnd(ctx context.Context) {
+	tick := time.NewTicker(watchEnd)
+	defer tick.Stop()
+	for s.machine.State() != fsm.CollectorStopped {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// stop ends the services in the order of data flow.
+func (s *Supervisor) stop() error {
+	s.stopping.Store(true)
+	s.notify(Notice{Stopping: true, Status: "stopping: completing the last cycle"})
+	var faults []error
+	faults = append(faults, s.stopCollector())
+	for _, path := range s.paths {
+		if err := s.tree.Stop(path, serviceStop); err != nil {
+			faults = append(faults, fmt.Errorf("stop %s: %w", path, err))
+		}
+	}
+	faults = append(faults, s.tree.Close(serviceStop))
+	return errors.Join(faults...)
+}
+
+// stopCollector lets the collector complete its cycle and write its last event.
+func (s *Supervisor) stopCollector() error {
+	if s.machine.State() == fsm.CollectorStopped {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.StopTimeout)
+	defer cancel()
+	deadline, _ := ctx.Deadline()
+	result, err := s.mailbox.Handle().GracefulShutdown(ctx, collect.Shutdown{
+		Deadline: deadline.Add(-s.cfg.StopTimeout / 4), // what is left is for the last append
+		Reason:   "stopped by the operator",
+	})
+	switch {
+	case err != nil:
+		s.abort(err)
+		return fmt.Errorf("shut down collector: %w", err)
+	case !result.Complete:
+		s.cfg.Log.WithField("detail", result.Detail).Warn("The collector stopped before it was done")
+	}
+	return nil
+}
+
+// abort takes a collector that does not answer to its last state, so that its
+// report does not say that it runs.
+func (s *Supervisor) abort(cause error) {
+	s.mailbox.Close()
+	if t, err := s.machine.Fire(fsm.CollectorAbort, cause.Error()); err == nil && t.Changed() {
+		s.journal.record(t)
+	}
+}
+
+// Reload applies what the operator has written into the configuration; see
+// [collect.Handle.UpdateConfig].
+func (s *Supervisor) Reload(ctx context.Context, u collect.Update) (collect.UpdateResult, error) {
+	return s.mailbox.Handle().UpdateConfig(ctx, u)
+}

@@ -1,0 +1,187 @@
+package supervisor
+
+import (
+	"os"
+	"time"
+
+	"daemoneye.dev/procmond/collect"
+	"daemoneye.dev/procmond/fsm"
+	"daemoneye.dev/procmond/store"
+	"daemoneye.dev/procmond/supervisor/control"
+	"daemoneye.dev/procmond/supervisor/tree"
+)
+
+// State puts the present state together from what the parts publish. It does no
+// I/O and waits for nobody who does.
+func (s *Supervisor) State() *control.State {
+	now := time.Now()
+	f := s.facts(now)
+	health := judge(f)
+	transitions, _, _ := s.journal.transitions()
+	return &control.State{
+		Mode:         modeStandalone,
+		Running:      true,
+		Health:       health.Level.String(),
+		Reasons:      orEmpty(health.Reasons),
+		PID:          os.Getpid(),
+		Version:      s.cfg.Version,
+		Coordinated:  f.collect.Coordinated,
+		HostID:       s.cfg.Host.HostID,
+		BootID:       s.cfg.Host.BootID,
+		StartedAt:    control.At(s.started),
+		AsOf:         control.At(now),
+		Collector:    collectorState(f.machine, f.collect, now),
+		Registration: registrationState(s.registration.Snapshot()),
+		Config:       control.ConfigState{Version: f.collect.ConfigVersion, Pending: orEmpty(f.collect.Pending)},
+		Sources:      control.Sources{Events: "none", Snapshots: s.cfg.Snapshots},
+		Interval:     intervalState(f.collect.Interval),
+		Cycle:        cycleState(f.collect),
+		Totals:       totalsState(f.collect.Totals),
+		Store:        storeState(f.store),
+		Services:     serviceStates(f.services),
+		Loss:         lossStates(f.store.Losses),
+		Transitions:  transitionStates(transitions),
+	}
+}
+
+const modeStandalone = "standalone"
+
+func (s *Supervisor) facts(now time.Time) facts {
+	return facts{
+		now:      now,
+		services: s.tree.Services(),
+		store:    s.cfg.Store.Stats(),
+		collect:  s.mailbox.Status(),
+		machine:  s.machine.Snapshot(),
+		stopping: s.stopping.Load(),
+	}
+}
+
+func collectorState(m fsm.Snapshot, c collect.Status, now time.Time) control.Collector {
+	return control.Collector{
+		State:      m.State,
+		Since:      control.At(m.Since),
+		Cause:      m.Cause,
+		Activity:   c.Activity,
+		ActivityMS: since(now, c.ActivitySince).Milliseconds(),
+		LastError:  c.LastError,
+		TableSize:  c.TableSize,
+	}
+}
+
+func registrationState(r fsm.Snapshot) control.Registration {
+	return control.Registration{State: r.State, Since: control.At(r.Since), Cause: r.Cause}
+}
+
+func intervalState(i collect.Interval) control.Interval {
+	return control.Interval{ConfiguredS: i.Configured.Seconds(), CurrentS: i.Current.Seconds(), Reason: i.Why()}
+}
+
+func cycleState(c collect.Status) control.Cycle {
+	return control.Cycle{
+		Count:       c.Cycle.Count,
+		LastAt:      control.At(c.Cycle.LastAt),
+		DurationMS:  float64(c.Cycle.Duration) / float64(time.Millisecond),
+		Processes:   c.Cycle.Processes,
+		Events:      c.Cycle.Events,
+		LeftOut:     c.Cycle.LeftOut,
+		Excluded:    c.Cycle.Excluded,
+		Held:        c.Held,
+		Vanished:    c.Cycle.Vanished,
+		Hidden:      c.Cycle.Hidden,
+		Unreadable:  c.Cycle.Unreadable,
+		Unconfirmed: c.Cycle.Unconfirmed,
+	}
+}
+
+func totalsState(t collect.Totals) control.Totals {
+	return control.Totals{
+		Events:      t.Events,
+		ScansFailed: t.ScansFailed,
+		ShortLived:  t.ShortLived,
+		Outages:     t.Outages,
+		NotesLost:   t.NotesLost,
+	}
+}
+
+func storeState(s store.Stats) control.Store {
+	return control.Store{
+		Path:          s.Path,
+		InService:     s.InService,
+		Reason:        s.Reason,
+		Since:         control.At(s.Since),
+		Epoch:         s.Epoch.String(),
+		Head:          s.Head,
+		Floor:         s.Floor,
+		Cursor:        s.Cursor,
+		BacklogEvents: s.BacklogEvents,
+		BacklogBytes:  s.BacklogBytes,
+		Bytes:         s.Bytes,
+		Appends:       s.Appends,
+		Syncs:         s.Syncs,
+		Removed:       s.Removed,
+		Reopens:       s.Reopens,
+		QuarantinedTo: s.QuarantinedTo,
+		QuarantinedAt: control.At(s.QuarantinedAt),
+	}
+}
+
+func serviceStates(services []tree.Status) []control.Service {
+	states := make([]control.Service, 0, len(services))
+	for _, s := range services {
+		states = append(states, control.Service{
+			Path:         s.Path,
+			State:        string(s.State),
+			Since:        control.At(s.Since),
+			Restarts:     s.Restarts,
+			Panics:       s.Panics,
+			LastError:    s.LastError,
+			LastErrorAt:  control.At(s.LastErrorAt),
+			LastPanic:    s.LastPanic,
+			BackoffUntil: control.At(s.BackoffUntil),
+			Activity:     s.Activity,
+			BeatAgeMS:    s.BeatAge.Milliseconds(),
+		})
+	}
+	return states
+}
+
+func lossStates(totals []store.LossTotal) []control.Loss {
+	losses := make([]control.Loss, 0, len(totals))
+	for _, t := range totals {
+		losses = append(losses, control.Loss{Cause: t.Cause.String(), Count: t.Events, Missing: t.Count})
+	}
+	return losses
+}
+
+func transitionStates(ts []store.Transition) []control.Transition {
+	states := make([]control.Transition, 0, len(ts))
+	for _, t := range ts {
+		states = append(states, control.Transition{Machine: t.Machine, From: t.From, To: t.To, Event: t.Event, Cause: t.Cause, At: t.At})
+	}
+	return states
+}
+
+// orEmpty makes JSON show [] for nothing.
+func orEmpty(s []string) []string {
+	if s == nil {
+		return []string{}
+	}
+	return s
+}
+
+// since is how long ago t was, 0 for the zero time.
+func since(now, t time.Time) time.Duration {
+	if t.IsZero() {
+		return 0
+	}
+	return now.Sub(t)
+}
+
+// kept is how many events a store holds.
+func kept(s store.Stats) uint64 {
+	if s.Head < s.Floor {
+		return 0
+	}
+	return s.Head - s.Floor + 1
+}

@@ -1,0 +1,133 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"daemoneye.dev/procmond/collect"
+	"daemoneye.dev/procmond/fsm"
+	"daemoneye.dev/procmond/store"
+	"daemoneye.dev/procmond/supervisor/control"
+	"daemoneye.dev/procmond/supervisor/tree"
+)
+
+// Defaults of [Config].
+const (
+	DefaultWatchdog    = 60 * time.Second
+	DefaultStopTimeout = 20 * time.Second
+)
+
+// Config is what a [Supervisor] is made from.
+type Config struct {
+	// Store is open; the caller closes it after Run has returned.
+	Store *store.Store
+	// Scanner takes the snapshots, Snapshots is its name in state ("portable").
+	Scanner   collect.Scanner
+	Snapshots string
+	Host      collect.Host
+	Settings  collect.Settings
+	// Coordinated says that a broker is named: monitoring waits for its agent.
+	Coordinated bool
+	// SocketPath is the control socket's, see [control.SocketPath].
+	SocketPath string
+	// MetricsListen is a TCP address for /metrics and /healthz, or empty.
+	MetricsListen string
+	Version       string
+	// Watchdog is how long a service may show no progress before Abort is
+	// called; half of it names the service in state. 0 is never.
+	Watchdog time.Duration
+	// Abort must end the process, with all goroutines on the log.
+	Abort func(reason string)
+	// Notify tells the service manager; it must not block. Nil tells nobody.
+	Notify func(Notice)
+	// StopTimeout bounds the collector's last cycle.
+	StopTimeout time.Duration
+	// Services are the caller's own, run in the group admin.
+	Services []tree.Service
+	// Hot are the hot keys that are not the collector's, Restart the names of
+	// the settings that need a restart; see [collect.Config].
+	Hot     map[string]collect.HotKey
+	Restart []string
+	Log     *logrus.Entry
+}
+
+// Notice is news for the service manager.
+type Notice struct {
+	Ready    bool
+	Stopping bool
+	Alive    bool // progress was proven
+	Status   string
+}
+
+// Validate names every fault.
+func (c *Config) Validate() error {
+	var faults []error
+	need := func(ok bool, what string) {
+		if !ok {
+			faults = append(faults, errors.New(what+" is missing"))
+		}
+	}
+	need(c.Store != nil, "store")
+	need(c.Scanner != nil, "scanner")
+	need(c.SocketPath != "", "path of the control socket")
+	need(c.Log != nil, "log")
+	need(c.Watchdog == 0 || c.Abort != nil, "abort, which the watchdog needs,")
+	if c.Watchdog < 0 {
+		faults = append(faults, fmt.Errorf("watchdog %v is negative", c.Watchdog))
+	}
+	return errors.Join(faults...)
+}
+
+// Supervisor is the daemon without its command line. It runs once.
+type Supervisor struct {
+	cfg     Config
+	started time.Time
+
+	machine      *fsm.Machine[fsm.CollectorState, fsm.CollectorEvent]
+	registration *fsm.Machine[fsm.RegistrationState, fsm.RegistrationEvent]
+	mailbox      *collect.Mailbox
+	tree         *tree.Tree
+	journal      *journal
+	paths        []string // of the services, in the order in which they are stopped
+	stopping     atomic.Bool
+	lastHealth   atomic.Pointer[Health]
+}
+
+// New builds the tree; nothing runs yet.
+func New(cfg Config) (*Supervisor, error) {
+	if cfg.StopTimeout == 0 {
+		cfg.StopTimeout = DefaultStopTimeout
+	}
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("configure supervisor: %w", err)
+	}
+	s := &Supervisor{
+		cfg:          cfg,
+		started:      time.Now(),
+		machine:      fsm.NewCollector(),
+		registration: fsm.NewRegistration(),
+		mailbox:      collect.NewMailbox(),
+	}
+	s.journal = newJournal(cfg.Store, s.earlierTransitions())
+	if err := s.build(); err != nil {
+		return nil, fmt.Errorf("build tree: %w", err)
+	}
+	return s, nil
+}
+
+// earlierTransitions are those of the runs before this one. A store that can
+// not say is no reason not to start.
+func (s *Supervisor) earlierTransitions() []store.Transition {
+	ctx, cancel := context.WithTimeout(context.Background(), journalDeadline)
+	defer cancel()
+	earlier, err := s.cfg.Store.Transitions(ctx, remembered)
+	if err != nil {
+		s.cfg.Log.WithError(err).Warn("Transitions of earlier runs can not be read")
+	}
+	return earlier
+}
