@@ -12,7 +12,6 @@ import (
 	"daemoneye.dev/procmond/collect"
 	"daemoneye.dev/procmond/fsm"
 	"daemoneye.dev/procmond/store"
-	"daemoneye.dev/procmond/supervisor/control"
 	"daemoneye.dev/procmond/supervisor/tree"
 )
 
