@@ -78,7 +78,7 @@ func NewRedactor(patterns []string) (*Redactor, error) {
 // Redact returns args with every secret replaced by [Redacted]. It does not
 // modify args, and returns that same slice when there is no secret in it. It
 // takes a whole command line, whose first argument is the command, or a list of
-// NAME=value pairs. A second Redact changes nothing.
+// NAME=value pairs.
 func (r *Redactor) Redact(args []string) []string {
 	line := commandLine{redactor: r}
 	out := args

@@ -171,7 +171,7 @@ func (c *scan) url(from int) int {
 	at := strings.LastIndexByte(authority, '@')
 	colon := strings.IndexByte(authority, ':')
 	if at < 0 && colon >= 0 && authority[0] != '[' && !isPort(authority[colon+1:]) {
-		at = strings.IndexByte(rest, '@') // a password with a slash in it
+		at = strings.LastIndexByte(rest, '@') // a password with a slash in it
 	}
 	switch {
 	case at < 0:

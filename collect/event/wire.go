@@ -101,20 +101,15 @@ const (
 	tagSensorPreviousSeq   = 5<<3 | wireVarint
 )
 
-// Seconds since 1970 between which every moment fits in 64 bits of nanoseconds.
-const (
-	minUnix = -9223372036
-	maxUnix = 9223372036
-)
-
 // nanos is t on the wire. 0 stands for no time: the zero time, and also what
 // does not fit (before 1677 or after 2262) and the first nanosecond of 1970,
 // none of which a process can have.
 func nanos(t time.Time) int64 {
-	if s := t.Unix(); s <= minUnix || s >= maxUnix {
+	n := t.UnixNano()
+	if !time.Unix(0, n).Equal(t) { // it overflowed
 		return 0
 	}
-	return t.UnixNano()
+	return n
 }
 
 // fromNanos is the inverse of [nanos], in UTC.
