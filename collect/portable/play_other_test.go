@@ -1,0 +1,5 @@
+//go:build !linux
+
+package portable
+
+func play(string) int { return 64 }
