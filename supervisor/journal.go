@@ -41,9 +41,12 @@ func newJournal(s transitionStore, earlier []store.Transition) *journal {
 	return &journal{store: s, recent: slices.Clone(earlier)}
 }
 
-// record remembers a transition and writes it. It blocks for journalDeadline
-// at most.
+// record remembers a change of state and writes it. It blocks for
+// journalDeadline at most.
 func (j *journal) record(t fsm.Transition) {
+	if !t.Changed() {
+		return // accepted again where it leads to: nothing happened
+	}
 	st := store.Transition{Machine: t.Machine, From: t.From, To: t.To, Event: t.Event, Cause: t.Cause, At: t.At}
 	j.mu.Lock()
 	j.recent = keepLast(append(j.recent, st), remembered)

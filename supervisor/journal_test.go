@@ -27,7 +27,7 @@ func (n *notebook) Journal(_ context.Context, t store.Transition) error {
 }
 
 func fired(i int) fsm.Transition {
-	return fsm.Transition{Machine: "collector", Event: fmt.Sprint(i)}
+	return fsm.Transition{Machine: "collector", From: "a", To: "b", Event: fmt.Sprint(i)}
 }
 
 func TestJournalKeepsWhatTheStoreRefuses(t *testing.T) {
