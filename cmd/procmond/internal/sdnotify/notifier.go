@@ -19,6 +19,7 @@ type Notifier struct {
 	log *logrus.Entry
 
 	mu     sync.Mutex // guards what is below and keeps notices in order
+	ready  bool
 	status string
 	failed uint64
 }
@@ -27,7 +28,22 @@ type Notifier struct {
 func New(log *logrus.Entry) *Notifier { return &Notifier{log: log} }
 
 // Ready says that the daemon does its job, or waits for its agent.
-func (n *Notifier) Ready() { n.send(daemon.SdNotifyReady) }
+func (n *Notifier) Ready() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.ready = true
+	n.sendLocked(daemon.SdNotifyReady)
+}
+
+// Reloaded ends what Reloading began. A daemon that was not ready before is not
+// made so by a reload.
+func (n *Notifier) Reloaded() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.ready {
+		n.sendLocked(daemon.SdNotifyReady)
+	}
+}
 
 // Alive feeds the watchdog. Only proven progress may lead here.
 func (n *Notifier) Alive() { n.send(daemon.SdNotifyWatchdog) }
@@ -35,9 +51,14 @@ func (n *Notifier) Alive() { n.send(daemon.SdNotifyWatchdog) }
 // Stopping says that an ordered stop has begun.
 func (n *Notifier) Stopping() { n.send(daemon.SdNotifyStopping) }
 
-// Reloading says that the configuration is being read again; Ready ends it.
+// Reloading says that the configuration is being read again; Reloaded ends it.
 func (n *Notifier) Reloading() {
-	n.send(daemon.SdNotifyReloading + "\n" + strings.TrimSpace(daemon.SdNotifyMonotonicUsec()))
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if !n.ready {
+		return // systemd would take it for a start that never ends
+	}
+	n.sendLocked(daemon.SdNotifyReloading + "\n" + strings.TrimSpace(daemon.SdNotifyMonotonicUsec()))
 }
 
 // Status says in words how the daemon is. The same words are not sent twice.

@@ -46,12 +46,15 @@ func TestNotices(t *testing.T) {
 	n := New(nil)
 	n.Status("Taking the\nfirst snapshot")
 	n.Status("Taking the first snapshot") // the same: not sent
+	n.Reloading()                         // before it was ready: neither is sent
+	n.Reloaded()
 	n.Ready()
 	n.Alive()
 	n.Reloading()
+	n.Reloaded()
 	n.Stopping()
 	for _, want := range []string{
-		`^STATUS=Taking the first snapshot$`, `^READY=1$`, `^WATCHDOG=1$`, `^RELOADING=1\nMONOTONIC_USEC=\d+$`, `^STOPPING=1$`,
+		`^STATUS=Taking the first snapshot$`, `^READY=1$`, `^WATCHDOG=1$`, `^RELOADING=1\nMONOTONIC_USEC=\d+$`, `^READY=1$`, `^STOPPING=1$`,
 	} {
 		if got := receive(t, conn); !regexp.MustCompile(want).MatchString(got) {
 			t.Errorf("got %q, want %s", got, want)

@@ -62,7 +62,7 @@ exclude:
   - exe:/usr/bin/runc
   - uid:65534
 redact:
-  - "*-pin"
+  - "-pin$"
 `
 
 func code(s string) string {

@@ -91,3 +91,14 @@ func RestartRequired(running, next *Values) []string {
 	}
 	return names
 }
+
+// ColdKeys are the keys of the settings that need a restart.
+func ColdKeys() []string {
+	var keys []string
+	for _, s := range Table() {
+		if s.Hot == "" {
+			keys = append(keys, s.Key())
+		}
+	}
+	return keys
+}

@@ -108,8 +108,8 @@ func collectionSettings() []Setting {
 			show:  func(v *Values) string { return v.EventDriven },
 		},
 		{
-			Name: "redact", Placeholder: "PATTERN", Many: true, Limits: "patterns of argument names",
-			Help: "Hide the values of arguments whose name matches, besides the built-in patterns.",
+			Name: "redact", Placeholder: "PATTERN", Many: true, Limits: "a regular expression for keys, or value:REGEX for values",
+			Help: "Replace argument values of matching keys, and matching values, by a mark; besides the built-in patterns.",
 			parse: func(v *Values, texts []string) error {
 				v.Redact = texts
 				return checkRedact(texts)

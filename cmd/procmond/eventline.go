@@ -1,0 +1,180 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// eventRow is what a line for people shows of an event: it is read from the JSON
+// form, whose text is printable already.
+type eventRow struct {
+	Seq      uint64    `json:"seq"`
+	Kind     string    `json:"kind"`
+	Source   string    `json:"source"`
+	Time     time.Time `json:"time"`
+	Cause    string    `json:"cause"`
+	PID      *int32    `json:"pid"`
+	PPID     *int32    `json:"ppid"`
+	UID      *uint32   `json:"uid"`
+	Name     string    `json:"name"`
+	Exe      string    `json:"exe"`
+	Args     []string  `json:"args"`
+	ExitCode *int32    `json:"exit_code"`
+	Signal   int32     `json:"signal"`
+	Changes  []struct {
+		Field string `json:"field"`
+		Old   string `json:"old"`
+		New   string `json:"new"`
+	} `json:"changes"`
+	Loss *struct {
+		Cause string  `json:"cause"`
+		Count *uint64 `json:"count"`
+		Hint  string  `json:"hint"`
+	} `json:"loss"`
+	Sensor *struct {
+		What   string `json:"what"`
+		Detail string `json:"detail"`
+	} `json:"sensor"`
+}
+
+// eventLines writes events for people.
+type eventLines struct {
+	paint painter
+	width int  // columns of the terminal, 0 is no limit
+	date  bool // the day too, not only the time
+}
+
+const (
+	clockFormat = "15:04:05.000"
+	dayFormat   = "2006-01-02 15:04:05.000"
+)
+
+// header names the columns.
+func (l eventLines) header() string {
+	layout := clockFormat
+	if l.date {
+		layout = dayFormat
+	}
+	return l.paint.bold(fmt.Sprintf("%-*s %-6s %7s %7s %5s %s", len(layout), "TIME", "KIND", "PID", "PPID", "UID", "WHAT")) + "\n"
+}
+
+// line is one event on one line.
+func (l eventLines) line(encoded []byte) (string, error) {
+	var e eventRow
+	if err := json.Unmarshal(encoded, &e); err != nil {
+		return "", fmt.Errorf("decode event: %w", err)
+	}
+	layout := clockFormat
+	if l.date {
+		layout = dayFormat
+	}
+	kind := fmt.Sprintf("%-6s", printable(e.Kind))
+	columns := fmt.Sprintf(" %7s %7s %5s ", number(e.PID), number(e.PPID), number(e.UID))
+	rest := 0
+	if l.width > 0 {
+		rest = max(20, l.width-len(layout)-1-len(kind)-len(columns))
+	}
+	what := shorten(printable(e.what()), rest)
+	return l.paint.faint(e.Time.Local().Format(layout)) + " " + l.kind(kind) + columns + what + "\n", nil
+}
+
+func (l eventLines) kind(k string) string {
+	switch strings.TrimSpace(k) {
+	case "start":
+		return l.paint.green(k)
+	case "exec":
+		return l.paint.cyan(k)
+	case "modify":
+		return l.paint.yellow(k)
+	case "stop":
+		return l.paint.blue(k)
+	case "loss":
+		return l.paint.red(k)
+	}
+	return l.paint.faint(k)
+}
+
+// what says in a line what happened.
+func (e *eventRow) what() string {
+	switch {
+	case e.Loss != nil:
+		return e.lossText()
+	case e.Sensor != nil:
+		if e.Sensor.Detail == "" {
+			return e.Sensor.What
+		}
+		return e.Sensor.What + ": " + e.Sensor.Detail
+	}
+	text := e.command()
+	switch e.Kind {
+	case "stop":
+		text += e.end()
+	case "modify", "exec":
+		for _, c := range e.Changes {
+			text += fmt.Sprintf(" [%s: %s -> %s]", c.Field, shorten(c.Old, 40), shorten(c.New, 40))
+		}
+	}
+	if e.Source == "recovered" {
+		text += " (recovered)"
+	}
+	return text
+}
+
+func (e *eventRow) lossText() string {
+	text := e.Loss.Cause
+	if e.Loss.Count != nil {
+		text += fmt.Sprintf(": %d lost", *e.Loss.Count)
+	}
+	if e.Loss.Hint != "" {
+		text += ": " + e.Loss.Hint
+	}
+	return text
+}
+
+func (e *eventRow) end() string {
+	switch {
+	case e.Signal != 0:
+		return fmt.Sprintf(" (signal %d)", e.Signal)
+	case e.ExitCode != nil:
+		return fmt.Sprintf(" (exit %d)", *e.ExitCode)
+	case e.Cause != "":
+		return " (" + e.Cause + ")"
+	}
+	return ""
+}
+
+// command is the executable with the arguments behind the first, which most
+// often repeats it.
+func (e *eventRow) command() string {
+	text := e.Exe
+	if text == "" {
+		text = "[" + e.Name + "]"
+	}
+	if len(e.Args) > 1 {
+		text += " " + strings.Join(e.Args[1:], " ")
+	}
+	return text
+}
+
+func number[T int32 | uint32](n *T) string {
+	if n == nil {
+		return "-"
+	}
+	return fmt.Sprint(*n)
+}
+
+// shorten cuts s to so many characters; 0 is no limit.
+func shorten(s string, most int) string {
+	if most == 0 || utf8.RuneCountInString(s) <= most {
+		return s
+	}
+	for i := range s {
+		if most--; most == 0 {
+			return s[:i] + "…"
+		}
+	}
+	return s
+}

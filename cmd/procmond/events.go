@@ -1,0 +1,202 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	"daemoneye.dev/procmond/collect/event"
+	"daemoneye.dev/procmond/store"
+	"daemoneye.dev/procmond/supervisor"
+	"daemoneye.dev/procmond/supervisor/control"
+)
+
+// eventsCommand prints recorded events, of a running daemon or of a dead one's
+// store.
+type eventsCommand struct {
+	clientFlags
+	Since   string   `placeholder:"WHEN" help:"Only what was observed since: 10m, 2h, 7d, or 2026-01-31T12:00:00Z."`
+	Until   string   `placeholder:"WHEN" help:"Only what was observed before."`
+	After   string   `placeholder:"EPOCH.SEQ" help:"Only what comes after this event of the store; the first --limit of it."`
+	PID     []int32  `name:"pid" placeholder:"PID" sep:"none" help:"Only of this PID. Repeatable."`
+	Process string   `placeholder:"ID" help:"Only of this process id."`
+	Exe     string   `placeholder:"GLOB" help:"Only of executables like this: /usr/bin/*."`
+	Kind    []string `placeholder:"KIND" enum:"start,exec,modify,stop,loss,sensor" help:"Only start, exec, modify, stop, loss or sensor. Repeatable."`
+	Limit   int      `short:"n" default:"100" placeholder:"N" help:"At most this many, the newest; 0 is all. Default: 100."`
+	Follow  bool     `short:"f" help:"Go on with what happens from now on."`
+	Output  string   `short:"o" enum:"table,json" default:"table" placeholder:"FORM" help:"table, or json: one object a line."`
+}
+
+// Help is what kong shows besides the flags.
+func (eventsCommand) Help() string {
+	return `Examples:
+
+  procmond events --since 10m --kind exec
+
+  procmond events --exe '/usr/bin/ssh*' --follow
+
+  procmond events -o json --limit 0 > events.jsonl`
+}
+
+func (c *eventsCommand) run(ctx context.Context, p invocation) error {
+	query, err := c.query(time.Now())
+	if err != nil {
+		return err
+	}
+	places, err := p.clientDatabases(&c.clientFlags)
+	if err != nil {
+		return err
+	}
+	show := c.printer(p)
+	for _, place := range places {
+		client, err := dial(place)
+		if err != nil {
+			return err
+		}
+		err = client.Events(ctx, query, show)
+		if !errors.Is(err, control.ErrNotListening) {
+			return eventsError(err)
+		}
+	}
+	place, err := existing(places)
+	if err != nil {
+		return err
+	}
+	if c.Follow {
+		return &exitError{code: exitNotRunning, err: fmt.Errorf("no daemon runs on %s, so there is nothing to follow", place)}
+	}
+	return p.eventsOfStore(ctx, place, query, show)
+}
+
+// eventsError gives what the daemon answered its exit code.
+func eventsError(err error) error {
+	if hung := new(control.NotRespondingError); errors.As(err, &hung) {
+		return &exitError{code: exitUnhealthy, err: err, hint: "Ask `procmond state` what is wrong."}
+	}
+	return err
+}
+
+// eventsOfStore reads a copy of a dead daemon's store.
+func (p invocation) eventsOfStore(ctx context.Context, place string, query control.Query, show func([]byte) error) (err error) {
+	c, err := store.OpenCopy(ctx, place)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, c.Close()) }()
+	if c.Direct {
+		_, _ = fmt.Fprintf(p.stderr, "procmond: reads the store itself: its file system refuses links, so no daemon can start on it meanwhile\n")
+	}
+	var buf []byte
+	return c.Query(ctx, supervisor.StoreQuery(query), func(e *event.Event) error {
+		buf = event.AppendJSON(buf[:0], e)
+		return show(buf)
+	})
+}
+
+// printer writes one event, given in its JSON form.
+func (c *eventsCommand) printer(p invocation) func([]byte) error {
+	if c.Output == "json" {
+		return func(encoded []byte) error {
+			// The line is written at once: a reader of --follow waits for it.
+			_, err := p.stdout.Write(append(encoded, '\n'))
+			return err
+		}
+	}
+	lines := eventLines{paint: painter(p.colours(p.stdout)), width: width(p.stdout), date: true}
+	first := true
+	return func(encoded []byte) error {
+		line, err := lines.line(encoded)
+		if err != nil {
+			return err
+		}
+		if first {
+			first = false
+			line = lines.header() + line
+		}
+		_, err = io.WriteString(p.stdout, line)
+		return err
+	}
+}
+
+// query names every fault of the flags.
+func (c *eventsCommand) query(now time.Time) (control.Query, error) {
+	q := control.Query{Follow: c.Follow, PIDs: c.PID, Exe: c.Exe, Limit: c.Limit, Newest: c.Limit > 0 && c.After == ""}
+	var faults []error
+	check := func(flag string, err error) {
+		if err != nil {
+			faults = append(faults, fmt.Errorf("flag --%s: %w", flag, err))
+		}
+	}
+	var err error
+	q.Since, err = moment(c.Since, now)
+	check("since", err)
+	q.Until, err = moment(c.Until, now)
+	check("until", err)
+	q.AfterEpoch, q.After, err = position(c.After)
+	check("after", err)
+	if c.Process != "" {
+		q.Process, err = event.ParseID(c.Process)
+		check("process", err)
+	}
+	for _, name := range c.Kind {
+		kind, err := event.ParseKind(name)
+		check("kind", err)
+		q.Kinds = append(q.Kinds, kind)
+	}
+	if c.Limit < 0 {
+		check("limit", fmt.Errorf("%d: want 0 or more", c.Limit))
+	}
+	if !q.Since.IsZero() && !q.Until.IsZero() && !q.Since.Before(q.Until) {
+		check("until", fmt.Errorf("%s is not after --since", q.Until.Format(time.RFC3339)))
+	}
+	if len(faults) > 0 {
+		return q, &exitError{code: exitUsage, err: errors.Join(faults...)}
+	}
+	return q, nil
+}
+
+// moment reads a time, or how long ago it was.
+func moment(s string, now time.Time) (time.Time, error) {
+	if s == "" {
+		return time.Time{}, nil
+	}
+	if at, err := time.Parse(time.RFC3339, s); err == nil {
+		return at, nil
+	}
+	days, isDays := strings.CutSuffix(s, "d")
+	if n, err := strconv.ParseUint(days, 10, 16); isDays && err == nil {
+		return now.Add(-time.Duration(n) * 24 * time.Hour), nil
+	}
+	ago, err := time.ParseDuration(s)
+	if err != nil || ago < 0 {
+		return time.Time{}, fmt.Errorf("%q: want how long ago (10m, 2h, 7d) or a time like %s", s, now.UTC().Format(time.RFC3339))
+	}
+	return now.Add(-ago), nil
+}
+
+// position reads EPOCH.SEQ, as both stand in an event's JSON.
+func position(s string) (event.Epoch, uint64, error) {
+	if s == "" {
+		return event.Epoch{}, 0, nil
+	}
+	epochText, seqText, ok := strings.Cut(s, ".")
+	seq, seqErr := strconv.ParseUint(seqText, 10, 64)
+	epoch, epochErr := event.ParseEpoch(epochText)
+	if !ok || seqErr != nil || epochErr != nil {
+		return event.Epoch{}, 0, fmt.Errorf("%q: want EPOCH.SEQ, the epoch and seq of an event", s)
+	}
+	return epoch, seq, nil
+}
+
+// dial makes a client for the daemon of a database; nothing is sent yet.
+func dial(database string) (*control.Client, error) {
+	path, err := control.SocketPath(database)
+	if err != nil {
+		return nil, fmt.Errorf("find control socket of %s: %w", database, err)
+	}
+	return control.Dial(path), nil
+}

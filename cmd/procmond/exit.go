@@ -1,0 +1,176 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"syscall"
+
+	"daemoneye.dev/procmond/cmd/procmond/internal/settings"
+	"daemoneye.dev/procmond/collect/event"
+	"daemoneye.dev/procmond/store"
+	"daemoneye.dev/procmond/supervisor/control"
+)
+
+// exitCode is how a command ends; see docs/exit-codes.md.
+type exitCode int
+
+const (
+	exitOK            exitCode = 0
+	exitDegraded      exitCode = 1
+	exitUnhealthy     exitCode = 2
+	exitNotRunning    exitCode = 3
+	exitUsage         exitCode = 64
+	exitNotStore      exitCode = 65
+	exitWatchdog      exitCode = 70
+	exitInUse         exitCode = 73
+	exitStorage       exitCode = 74
+	exitNewerFormat   exitCode = 76
+	exitPermission    exitCode = 77
+	exitConfiguration exitCode = 78
+	exitForced        exitCode = 130
+)
+
+// exitMeaning is one row of docs/exit-codes.md.
+type exitMeaning struct {
+	code  exitCode
+	name  string
+	means string
+	// final says that starting again can not help: the service manager leaves it.
+	final bool
+}
+
+// exitMeanings returns all codes, in order.
+func exitMeanings() []exitMeaning {
+	return []exitMeaning{
+		{exitOK, "ok", "done; `run`: stopped in order; `state`: healthy; `store verify`: nothing is wrong", false},
+		{exitDegraded, "degraded", "`state`: degraded, the reasons are listed; `store verify`: the store is damaged; any other: failed, the message says why", false},
+		{exitUnhealthy, "unhealthy", "`state`: unhealthy, or it does not answer", false},
+		{exitNotRunning, "not running", "`state`: no daemon runs here; `events` and `store`: there is no store", false},
+		{exitUsage, "usage", "the command line is wrong; every fault is named", true},
+		{exitNotStore, "not a store", "the database path holds something else, and nothing there was touched", true},
+		{exitWatchdog, "watchdog", "no progress; the log holds every goroutine", false},
+		{exitInUse, "in use", "another process has the database open", false},
+		{exitStorage, "storage", "an I/O error of the database; the reason is in `<database>.fatal` too", false},
+		{exitNewerFormat, "newer format", "a later version wrote the database; nothing was touched", true},
+		{exitPermission, "permission", "this user may not do that; nothing was touched", true},
+		{exitConfiguration, "configuration", "the configuration is wrong; every fault is named", true},
+		{exitForced, "forced", "a second signal ended the process at once; the next start recovers", false},
+	}
+}
+
+// finalCodes are the codes after which a service manager must not start again.
+func finalCodes() string {
+	var codes []string
+	for _, m := range exitMeanings() {
+		if m.final {
+			codes = append(codes, fmt.Sprint(int(m.code)))
+		}
+	}
+	return strings.Join(codes, " ")
+}
+
+// exitError is an error that knows its code. hint says what to do.
+type exitError struct {
+	code exitCode
+	err  error
+	hint string
+}
+
+func (e *exitError) Error() string { return e.err.Error() }
+func (e *exitError) Unwrap() error { return e.err }
+
+// exitSilently is the code of a command whose output has said it all.
+type exitSilently exitCode
+
+func (exitSilently) Error() string { return "" }
+
+// exitCodeOf is the code for what a command returned.
+func exitCodeOf(err error) exitCode {
+	var silent exitSilently
+	var known *exitError
+	var faults settings.Faults
+	switch {
+	case err == nil, errors.Is(err, syscall.EPIPE):
+		return exitOK
+	case errors.As(err, &silent):
+		return exitCode(silent)
+	case errors.As(err, &known):
+		return known.code
+	case errors.As(err, &faults):
+		return faultsCode(faults)
+	}
+	return storeCode(err)
+}
+
+func faultsCode(faults settings.Faults) exitCode {
+	for _, f := range faults {
+		if f.Usage {
+			return exitUsage
+		}
+	}
+	return exitConfiguration
+}
+
+func storeCode(err error) exitCode {
+	switch {
+	case errors.Is(err, store.ErrLocked):
+		return exitInUse
+	case errors.Is(err, store.ErrNotStore):
+		return exitNotStore
+	case errors.Is(err, store.ErrNewerFormat):
+		return exitNewerFormat
+	case errors.Is(err, store.ErrPermission), errors.Is(err, control.ErrForbidden), errors.Is(err, fs.ErrPermission):
+		return exitPermission
+	case errors.Is(err, store.ErrUnavailable), errors.Is(err, control.ErrUnavailable):
+		return exitStorage
+	}
+	return exitDegraded
+}
+
+// errorText is what a person reads of err: a line for each fault.
+func errorText(err error) string {
+	if err == nil || err.Error() == "" {
+		return ""
+	}
+	var b strings.Builder
+	for line := range strings.Lines(err.Error()) {
+		fmt.Fprintf(&b, "procmond: %s\n", printable(strings.TrimRight(line, "\n")))
+	}
+	if hint := hintFor(err); hint != "" {
+		fmt.Fprintf(&b, "  %s\n", hint)
+	}
+	return b.String()
+}
+
+// printable makes a line of ours, which may repeat hostile text, harmless. It
+// leaves backslashes alone: they are there for a reason.
+func printable(s string) string {
+	parts := strings.Split(s, `\`)
+	for i := range parts {
+		parts[i] = event.Text(parts[i])
+	}
+	return strings.Join(parts, `\`)
+}
+
+// hintFor says what to do.
+func hintFor(err error) string {
+	var known *exitError
+	if errors.As(err, &known) && known.hint != "" {
+		return known.hint
+	}
+	switch exitCodeOf(err) {
+	case exitUsage:
+		return "Run `procmond --help`, or `procmond COMMAND --help`."
+	case exitInUse:
+		return "Another procmond has this database. Ask it with `procmond state`, or give this one another --database."
+	case exitNotStore:
+		return "Nothing was touched. Give the path of a procmond database with --database."
+	case exitNewerFormat:
+		return "Nothing was touched. Run the version that wrote it, or a later one."
+	case exitPermission:
+		return "Nothing was touched. Run as the user that owns it (root for a system service), or give another --database."
+	}
+	return ""
+}

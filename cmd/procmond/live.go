@@ -1,0 +1,78 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"sync/atomic"
+
+	"daemoneye.dev/procmond/collect/event"
+)
+
+// eventSource is the part of the store that the live view reads: what it shows
+// is durable, and a slow terminal delays nobody.
+type eventSource interface {
+	Head() uint64
+	Wait(ctx context.Context, after uint64) (uint64, error)
+	Read(ctx context.Context, from uint64, limit int, fn func(seq uint64, encoded []byte) error) error
+}
+
+// liveView prints a line for each event as it becomes durable. It is a service
+// of the tree; it owns no goroutine. Events that the terminal was too slow for
+// are skipped, and the view says how many.
+type liveView struct {
+	source eventSource
+	lines  eventLines
+	out    io.Writer
+	// next is the first sequence not shown. It outlives a restart of Serve.
+	next atomic.Uint64
+}
+
+// liveLag is how many events the view may be behind before it skips.
+const liveLag = 2000
+
+func newLiveView(source eventSource, lines eventLines, out io.Writer) *liveView {
+	v := &liveView{source: source, lines: lines, out: out}
+	v.next.Store(source.Head() + 1)
+	return v
+}
+
+func (v *liveView) String() string { return "live view" }
+
+// Serve prints until ctx ends.
+func (v *liveView) Serve(ctx context.Context) error {
+	for {
+		head, err := v.source.Wait(ctx, v.next.Load()-1)
+		if err != nil {
+			return fmt.Errorf("wait for events: %w", err)
+		}
+		if head+1 < v.next.Load() { // another store has taken its place
+			v.next.Store(1)
+		}
+		if behind := head + 1 - v.next.Load(); behind > liveLag {
+			v.next.Store(head + 1)
+			if _, err := fmt.Fprintf(v.out, "%d events are not shown; `procmond events` has them\n", behind); err != nil {
+				return fmt.Errorf("print: %w", err)
+			}
+			continue
+		}
+		if err := v.source.Read(ctx, v.next.Load(), liveLag, v.print); err != nil {
+			return fmt.Errorf("read events: %w", err)
+		}
+	}
+}
+
+func (v *liveView) print(seq uint64, encoded []byte) error {
+	var e event.Event
+	if err := event.Decode(encoded, &e); err != nil {
+		return fmt.Errorf("event %d: %w", seq, err)
+	}
+	e.Seq = seq
+	line, err := v.lines.line(event.AppendJSON(nil, &e))
+	if err != nil {
+		return err
+	}
+	v.next.Store(seq + 1)
+	_, err = io.WriteString(v.out, line)
+	return err
+}

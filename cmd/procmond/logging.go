@@ -1,0 +1,116 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/sirupsen/logrus"
+
+	"daemoneye.dev/procmond/cmd/procmond/internal/settings"
+)
+
+// terminal is where log lines and live events meet. A line is written whole, so
+// that they never mangle each other.
+type terminal struct {
+	mu sync.Mutex // held while a line is written
+}
+
+// stream writes to one file of the terminal.
+func (t *terminal) stream(w io.Writer) io.Writer { return &terminalStream{terminal: t, w: w} }
+
+type terminalStream struct {
+	terminal *terminal
+	w        io.Writer
+}
+
+// Write writes p as one piece. It blocks while another line is being written.
+func (s *terminalStream) Write(p []byte) (int, error) {
+	s.terminal.mu.Lock()
+	defer s.terminal.mu.Unlock()
+	return s.w.Write(p)
+}
+
+// newLogger makes the daemon's log on standard error.
+func (p invocation) newLogger(v *settings.Values, t *terminal) *logrus.Logger {
+	logger := logrus.New()
+	logger.SetOutput(t.stream(p.stderr))
+	logger.SetLevel(v.LogLevel)
+	logger.SetFormatter(p.logFormatter(v, p.stderr))
+	return logger
+}
+
+func (p invocation) logFormatter(v *settings.Values, out *os.File) logrus.Formatter {
+	if v.LogFormat == "json" || v.LogFormat == "auto" && !isTerminal(out) {
+		return &logrus.JSONFormatter{TimestampFormat: "2006-01-02T15:04:05.000Z07:00"}
+	}
+	return &lineFormatter{paint: painter(p.colours(out))}
+}
+
+// lineFormatter is a log for people: time, level, message, fields. Whatever is
+// in a message or a field stays on its line and does nothing to the terminal.
+type lineFormatter struct {
+	paint painter
+}
+
+// Format is called with the logger's lock held.
+func (f *lineFormatter) Format(e *logrus.Entry) ([]byte, error) {
+	var b bytes.Buffer
+	b.WriteString(f.paint.faint(e.Time.Format("15:04:05.000")))
+	b.WriteString(" ")
+	b.WriteString(f.level(e.Level))
+	b.WriteString(" ")
+	b.WriteString(flatten(e.Message))
+	keys := make([]string, 0, len(e.Data))
+	for key := range e.Data {
+		keys = append(keys, key)
+	}
+	slices.Sort(keys)
+	for _, key := range keys {
+		value := flatten(fmt.Sprint(e.Data[key]))
+		if strings.ContainsAny(value, " \"") {
+			value = `"` + strings.ReplaceAll(value, `"`, `\"`) + `"`
+		}
+		b.WriteString(" " + f.paint.faint(flatten(key)+"="+value))
+	}
+	b.WriteString("\n")
+	return b.Bytes(), nil
+}
+
+func (f *lineFormatter) level(l logrus.Level) string {
+	name := fmt.Sprintf("%-5.5s", strings.ToUpper(l.String()))
+	switch {
+	case l <= logrus.ErrorLevel:
+		return f.paint.red(name)
+	case l == logrus.WarnLevel:
+		return f.paint.yellow("WARN ")
+	}
+	return name
+}
+
+// flatten keeps text on one line and printable.
+func flatten(s string) string {
+	return printable(strings.ReplaceAll(strings.TrimRight(s, "\n"), "\n", " | "))
+}
+
+// painter colours text if it is true.
+type painter bool
+
+func (p painter) sgr(code, s string) string {
+	if !p || s == "" {
+		return s
+	}
+	return "\x1b[" + code + "m" + s + "\x1b[0m"
+}
+
+func (p painter) faint(s string) string  { return p.sgr("2", s) }
+func (p painter) bold(s string) string   { return p.sgr("1", s) }
+func (p painter) red(s string) string    { return p.sgr("31", s) }
+func (p painter) green(s string) string  { return p.sgr("32", s) }
+func (p painter) yellow(s string) string { return p.sgr("33", s) }
+func (p painter) blue(s string) string   { return p.sgr("34", s) }
+func (p painter) cyan(s string) string   { return p.sgr("36", s) }

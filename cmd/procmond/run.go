@@ -1,0 +1,238 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+	"github.com/sirupsen/logrus"
+
+	"daemoneye.dev/procmond/cmd/procmond/internal/sdnotify"
+	"daemoneye.dev/procmond/cmd/procmond/internal/settings"
+	"daemoneye.dev/procmond/store"
+	"daemoneye.dev/procmond/supervisor"
+	"daemoneye.dev/procmond/supervisor/tree"
+)
+
+// runCommand is the daemon.
+type runCommand struct {
+	kong.Plugins // the flags of the settings table
+
+	config *string
+	values map[string][]string
+}
+
+// Help is what kong shows besides the flags.
+func (runCommand) Help() string {
+	return `Every flag is also an environment variable (--log-level: PROCMOND_LOG_LEVEL) and a key of the
+configuration file (log_level). A flag wins over the environment, the environment over the file.
+
+SIGTERM and SIGINT stop in order, a second one stops at once; SIGHUP reads the file again.
+
+Examples:
+
+  procmond --interval 10 --database /tmp/p.db
+
+  procmond run --exclude 'exe:/usr/bin/runc' --retention 7d,2GiB`
+}
+
+// brokerVariable names the broker's socket in coordinated mode.
+const brokerVariable = "DAEMONEYE_BROKER_SOCKET"
+
+// daemonRun is one run of the daemon.
+type daemonRun struct {
+	invocation
+	input    settings.Input
+	values   settings.Values
+	database string
+	terminal *terminal
+	logger   *logrus.Logger
+	log      *logrus.Entry
+	notifier *sdnotify.Notifier
+	last     *lastWords
+}
+
+func (c *runCommand) run(ctx context.Context, p invocation) error {
+	d := &daemonRun{
+		invocation: p, terminal: new(terminal),
+		input: settings.Input{Flags: c.values, Environ: p.environ, ConfigFlag: c.config, DefaultFile: settings.DefaultFile},
+	}
+	values, faults, warnings := settings.Resolve(d.input)
+	if p.getenv(brokerVariable) != "" {
+		faults = append(faults, settings.Fault{
+			Origin: "environment " + brokerVariable,
+			What:   "this version has no coordinated mode yet: unset it to run standalone",
+		})
+	}
+	if len(faults) > 0 {
+		return faults
+	}
+	d.values = values
+	if err := d.prepare(warnings); err != nil {
+		return err
+	}
+	return d.serve(ctx)
+}
+
+// prepare makes the log and finds the database.
+func (d *daemonRun) prepare(warnings []string) error {
+	d.logger = d.newLogger(&d.values, d.terminal)
+	d.log = logrus.NewEntry(d.logger)
+	d.notifier = sdnotify.New(d.log)
+	for _, warning := range warnings {
+		d.log.Warn(warning)
+	}
+	database, err := d.daemonDatabase(&d.values)
+	if err != nil {
+		return err
+	}
+	d.database = database
+	if err := os.MkdirAll(filepath.Dir(database), 0o700); err != nil {
+		return fmt.Errorf("make directory of database: %w", err)
+	}
+	d.last = &lastWords{
+		database: database, log: d.log, stderr: d.terminal.stream(d.stderr),
+		exit: func(code exitCode) { os.Exit(int(code)) },
+	}
+	if earlier := readFatal(database); earlier != nil {
+		d.log.WithFields(logrus.Fields{"ended": earlier.Time, "earlier_pid": earlier.PID, "exit_code": int(earlier.Code)}).
+			Warn("An earlier run ended itself: " + earlier.Reason)
+	}
+	return nil
+}
+
+// serve opens the store, runs the tree until a signal, and closes the store.
+func (d *daemonRun) serve(ctx context.Context) error {
+	signals := make(chan os.Signal, 8) // a burst of signals is not lost while one is handled
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	defer signal.Stop(signals)
+
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	// opened is where signals find the supervisor once there is one.
+	opened := make(chan *supervisor.Supervisor, 1) // sent once, below
+	done := make(chan error, 1)                    // sent once: the end of the run
+	go func() { done <- d.supervise(ctx, opened) }()
+	return d.attend(stop, signals, opened, done)
+}
+
+// attend handles signals until the run has ended.
+func (d *daemonRun) attend(stop context.CancelFunc, signals <-chan os.Signal, opened <-chan *supervisor.Supervisor, done <-chan error) error {
+	var s *supervisor.Supervisor
+	stopping := false
+	for {
+		select {
+		case s = <-opened:
+		case err := <-done:
+			return err
+		case sig := <-signals:
+			switch {
+			case sig == syscall.SIGHUP:
+				d.reload(s)
+			case stopping:
+				d.log.Warn("Stops at once: a second signal came. The next start recovers what this one leaves")
+				return exitSilently(exitForced)
+			default:
+				d.log.WithField("signal", sig.String()).Info("Stops in order")
+				stopping = true
+				stop()
+			}
+		}
+	}
+}
+
+// supervise is the life of the store and the tree.
+func (d *daemonRun) supervise(ctx context.Context, opened chan<- *supervisor.Supervisor) error {
+	st, err := store.Open(ctx, store.Config{
+		Dir:       d.database,
+		Retention: store.Retention{Age: d.values.RetentionAge, Bytes: d.values.RetentionBytes},
+		LockWait:  store.DefaultLockWait,
+		Fatal:     d.last.storage,
+		Log:       d.log,
+	})
+	if err != nil {
+		return openError(ctx, err)
+	}
+	runErr := d.runTree(ctx, st, opened)
+	if err := st.Close(runErr == nil); err != nil {
+		return &exitError{code: exitStorage, err: errors.Join(runErr, fmt.Errorf("close store: %w", err))}
+	}
+	if runErr != nil {
+		return runErr
+	}
+	d.log.Info("Stopped")
+	return forgetFatal(d.database)
+}
+
+// openError gives an error of opening the store its exit code. A stop that was
+// asked for meanwhile is not an error.
+func openError(ctx context.Context, err error) error {
+	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		return nil
+	}
+	if storeCode(err) == exitDegraded {
+		return &exitError{code: exitStorage, err: err}
+	}
+	return err
+}
+
+func (d *daemonRun) runTree(ctx context.Context, st *store.Store, opened chan<- *supervisor.Supervisor) error {
+	cfg, err := d.supervisorConfig(st)
+	if err != nil {
+		return err
+	}
+	s, err := supervisor.New(cfg)
+	if err != nil {
+		return err
+	}
+	opened <- s
+	d.log.WithFields(logrus.Fields{"database": d.database, "version": cfg.Version, "pid": os.Getpid(), "mode": "standalone"}).Info("Starts")
+	return s.Run(ctx)
+}
+
+// notify passes the supervisor's news on.
+func (d *daemonRun) notify(n supervisor.Notice) {
+	if n.Status != "" {
+		d.notifier.Status(n.Status)
+	}
+	if n.Ready {
+		d.notifier.Ready()
+	}
+	if n.Stopping {
+		d.notifier.Stopping()
+	}
+	if n.Alive {
+		d.notifier.Alive()
+	}
+}
+
+// showsEvents reports whether a person watches standard output.
+func (d *daemonRun) showsEvents() bool { return isTerminal(d.stdout) }
+
+func (d *daemonRun) services(st *store.Store) []tree.Service {
+	if !d.showsEvents() {
+		return nil
+	}
+	lines := eventLines{paint: painter(d.colours(d.stdout)), width: width(d.stdout)}
+	return []tree.Service{newLiveView(st, lines, d.terminal.stream(d.stdout))}
+}
+
+// logFaults puts each fault into the log.
+func (d *daemonRun) logFaults(faults settings.Faults) {
+	for _, f := range faults {
+		d.log.WithField("fault", f.Error()).Error("The configuration is wrong; the running one stays")
+	}
+}
+
+// takeOver says what of a reload has to wait.
+func (d *daemonRun) takeOver(next settings.Values) {
+	if restart := settings.RestartRequired(&d.values, &next); len(restart) > 0 {
+		d.log.WithField("settings", strings.Join(restart, ", ")).Warn("These settings changed and wait for a restart")
+	}
+}

@@ -1,0 +1,298 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"daemoneye.dev/procmond/supervisor/control"
+)
+
+// stateView is a report for people: a screenful.
+type stateView struct {
+	b     strings.Builder
+	paint painter
+	width int // columns, 0 is no limit
+	now   time.Time
+}
+
+// stateText renders a report. last is the reason of an earlier fatal end, if
+// there is one.
+func stateText(s *control.State, last *fatalRecord, paint painter, columns int, now time.Time) string {
+	v := &stateView{paint: paint, width: columns, now: now}
+	v.headline(s)
+	for _, reason := range s.Reasons {
+		v.b.WriteString("  " + v.paint.yellow("•") + " " + printable(reason) + "\n")
+	}
+	if last != nil {
+		v.row("last fatal", "%s, exit %d: %s", v.ago(&last.Time), last.Code, printable(last.Reason))
+	}
+	if s.Health == control.HealthNotResponding || s.Store.Epoch == "" {
+		return v.b.String() // nothing more is known
+	}
+	v.daemon(s)
+	v.store(&s.Store, s.Running)
+	v.losses(s.Loss)
+	v.services(s.Services)
+	v.transitions(s.Transitions)
+	return v.b.String()
+}
+
+// headline says in one line how it is.
+func (v *stateView) headline(s *control.State) {
+	name := "procmond"
+	if s.Version != "" {
+		name += " " + printable(s.Version)
+	}
+	health := strings.ReplaceAll(s.Health, "_", " ")
+	switch s.Health {
+	case control.HealthHealthy:
+		health = v.paint.green(health)
+	case control.HealthDegraded:
+		health = v.paint.yellow(health)
+	case control.HealthNotRunning:
+		health = v.paint.bold(health)
+	default:
+		health = v.paint.red(health)
+	}
+	fmt.Fprintf(&v.b, "%s is %s", v.paint.bold(name), health)
+	var more []string
+	if s.Mode != "" {
+		more = append(more, printable(s.Mode))
+	}
+	if s.PID != 0 {
+		more = append(more, fmt.Sprintf("pid %d", s.PID))
+	}
+	if s.Running && s.StartedAt != nil {
+		more = append(more, "up "+span(v.now.Sub(*s.StartedAt)))
+	}
+	if !s.Running && s.Clean != nil {
+		if *s.Clean {
+			more = append(more, "stopped in order "+v.ago(s.AsOf))
+		} else {
+			more = append(more, "ended without order, last record "+v.ago(s.AsOf))
+		}
+	}
+	if len(more) > 0 {
+		v.b.WriteString(v.paint.faint(" (" + strings.Join(more, ", ") + ")"))
+	}
+	v.b.WriteString("\n")
+}
+
+// totals are what is worth knowing of the whole run.
+func (v *stateView) totals(t *control.Totals) {
+	notes := counted(t.Events, "events recorded") + counted(t.ScansFailed, "snapshots failed") + counted(t.ShortLived, "short-lived not reported") +
+		counted(t.Outages, "times without the store") + counted(t.NotesLost, "notes lost")
+	if notes != "" {
+		v.row("this run", "%s", strings.TrimPrefix(notes, ", "))
+	}
+}
+
+// row is a name and what there is to say about it.
+func (v *stateView) row(name, format string, args ...any) {
+	text := strings.TrimRight(fmt.Sprintf(format, args...), " ")
+	fmt.Fprintf(&v.b, "  %s %s\n", v.paint.faint(fmt.Sprintf("%-13s", name)), text)
+}
+
+func (v *stateView) daemon(s *control.State) {
+	c := &s.Collector
+	v.row("collector", "%s%s%s", spaced(c.State), v.sinceText(c.Since), because(c.Cause))
+	if c.LastError != "" {
+		v.row("", "last error: %s", printable(c.LastError))
+	}
+	if !s.Running {
+		return
+	}
+	if c.ActivityMS >= time.Second.Milliseconds() && c.Activity != "" {
+		v.row("", "%s for %s", printable(c.Activity), span(time.Duration(c.ActivityMS)*time.Millisecond))
+	}
+	r := &s.Registration
+	registration := spaced(r.State) + v.sinceText(r.Since) + because(r.Cause)
+	if r.Attempts > 0 {
+		registration += fmt.Sprintf(", %d attempts, %d failed, heartbeats %d sent, %d failed", r.Attempts, r.Failures, r.Heartbeats.Sent, r.Heartbeats.Failed)
+	}
+	v.row("registration", "%s", registration)
+	v.row("sources", "events %s, snapshots %s, every %s%s", printable(s.Sources.Events), printable(s.Sources.Snapshots),
+		seconds(s.Interval.CurrentS), v.intervalNote(&s.Interval))
+	v.cycle(&s.Cycle)
+	v.totals(&s.Totals)
+	config := fmt.Sprintf("version %d", s.Config.Version)
+	if len(s.Config.Pending) > 0 {
+		config += ", pending: " + printable(strings.Join(s.Config.Pending, ", "))
+	}
+	v.row("config", "%s", config)
+}
+
+func (v *stateView) intervalNote(i *control.Interval) string {
+	if i.ConfiguredS == i.CurrentS {
+		return ""
+	}
+	return fmt.Sprintf(" (configured %s%s)", seconds(i.ConfiguredS), because(i.Reason))
+}
+
+func (v *stateView) cycle(c *control.Cycle) {
+	if c.Count == 0 {
+		v.row("last cycle", "none yet")
+		return
+	}
+	v.row("last cycle", "#%d %s, %s ms: %d processes, %d events", c.Count, v.ago(c.LastAt), decimal(c.DurationMS), c.Processes, c.Events)
+	notes := counted(c.LeftOut, "left out") + counted(c.Excluded, "excluded") + counted(c.Held, "held back") + counted(c.Vanished, "vanished") +
+		counted(c.Hidden, "hidden by the host") + counted(c.Unreadable, "not wholly readable") + counted(c.Unconfirmed, "perhaps still there")
+	if notes != "" {
+		v.row("", "%s", strings.TrimPrefix(notes, ", "))
+	}
+}
+
+func (v *stateView) store(s *control.Store, running bool) {
+	v.row("store", "%s, %s", printable(s.Path), bytesText(s.Bytes))
+	kept := uint64(0)
+	if s.Head >= s.Floor && s.Head > 0 {
+		kept = s.Head - s.Floor + 1
+	}
+	v.row("", "%d events kept, head %d, cursor %d, undelivered %d (%s)%s", kept, s.Head, s.Cursor, s.BacklogEvents, bytesText(s.BacklogBytes),
+		counted(s.Removed, "removed by retention"))
+	v.row("", "epoch %s", printable(s.Epoch))
+	if running && !s.InService {
+		v.row("", "%s%s%s", v.paint.red("out of service"), v.sinceText(s.Since), because(s.Reason))
+	}
+	if s.QuarantinedTo != "" {
+		v.row("", "a damaged predecessor was set aside %s: %s", v.ago(s.QuarantinedAt), printable(s.QuarantinedTo))
+	}
+}
+
+func (v *stateView) losses(losses []control.Loss) {
+	if len(losses) == 0 {
+		return
+	}
+	var parts []string
+	for _, l := range losses {
+		part := fmt.Sprintf("%s %d", spaced(l.Cause), l.Count)
+		if l.Missing > 0 {
+			part += fmt.Sprintf(" (%d missing)", l.Missing)
+		}
+		parts = append(parts, part)
+	}
+	v.row("losses", "%s", strings.Join(parts, ", "))
+}
+
+func (v *stateView) services(services []control.Service) {
+	if len(services) == 0 {
+		return
+	}
+	v.b.WriteString("\n")
+	w := tabwriter.NewWriter(&v.b, 0, 0, 2, ' ', 0)
+	_, _ = fmt.Fprintln(w, "  SERVICE\tSTATE\tSINCE\tRESTARTS\tLAST ERROR") // a strings.Builder never fails
+	for _, s := range services {
+		restarts := fmt.Sprint(s.Restarts)
+		if s.Panics > 0 {
+			restarts += fmt.Sprintf(" (%d panics)", s.Panics)
+		}
+		_, _ = fmt.Fprintf(w, "  %s\t%s\t%s\t%s\t%s\n", printable(s.Path), spaced(s.State), v.ago(s.Since), restarts, v.serviceError(&s))
+	}
+	_ = w.Flush() // a strings.Builder never fails
+}
+
+func (v *stateView) serviceError(s *control.Service) string {
+	text := s.LastError
+	if s.LastPanic != "" {
+		text = s.LastPanic
+	}
+	if text == "" {
+		return "-"
+	}
+	return shorten(printable(strings.Join(strings.Fields(text), " ")), max(30, v.width-60))
+}
+
+// mostTransitions keeps the report on a screen.
+const mostTransitions = 5
+
+func (v *stateView) transitions(ts []control.Transition) {
+	if len(ts) == 0 {
+		return
+	}
+	v.b.WriteString("\n")
+	w := tabwriter.NewWriter(&v.b, 0, 0, 2, ' ', 0)
+	_, _ = fmt.Fprintln(w, "  TRANSITION\tMACHINE\tFROM\tTO\tCAUSE") // a strings.Builder never fails
+	for _, t := range ts[max(0, len(ts)-mostTransitions):] {
+		_, _ = fmt.Fprintf(w, "  %s\t%s\t%s\t%s\t%s\n", v.ago(&t.At), spaced(t.Machine), spaced(t.From), spaced(t.To), orDash(spaced(t.Cause)))
+	}
+	_ = w.Flush() // a strings.Builder never fails
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+func (v *stateView) sinceText(at *time.Time) string {
+	if at == nil {
+		return ""
+	}
+	return " since " + v.ago(at)
+}
+
+// ago is a moment as people say it.
+func (v *stateView) ago(at *time.Time) string {
+	if at == nil || at.IsZero() {
+		return "never"
+	}
+	d := v.now.Sub(*at)
+	switch {
+	case d < -time.Second:
+		return "at " + at.Local().Format(time.DateTime) + " (in the future: the clock was set)"
+	case d < time.Second:
+		return "just now"
+	}
+	return span(d) + " ago"
+}
+
+// span is a duration in its two largest units.
+func span(d time.Duration) string {
+	switch {
+	case d < time.Minute:
+		return fmt.Sprintf("%d s", max(0, d/time.Second))
+	case d < time.Hour:
+		return fmt.Sprintf("%d min %d s", d/time.Minute, d%time.Minute/time.Second)
+	case d < 24*time.Hour:
+		return fmt.Sprintf("%d h %d min", d/time.Hour, d%time.Hour/time.Minute)
+	}
+	return fmt.Sprintf("%d d %d h", d/(24*time.Hour), d%(24*time.Hour)/time.Hour)
+}
+
+func spaced(s string) string { return printable(strings.ReplaceAll(s, "_", " ")) }
+
+// because is the cause behind a statement.
+func because(cause string) string {
+	if cause == "" {
+		return ""
+	}
+	return ": " + spaced(cause)
+}
+
+func counted[T int | uint64](n T, what string) string {
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf(", %d %s", n, what)
+}
+
+func seconds(s float64) string { return decimal(s) + " s" }
+
+// decimal is a number with one decimal, if it is not 0.
+func decimal(f float64) string { return strings.TrimSuffix(fmt.Sprintf("%.1f", f), ".0") }
+
+// bytesText is a size in the unit that suits it.
+func bytesText(n uint64) string {
+	const units = "KMGTPE"
+	if n < 1<<10 {
+		return fmt.Sprintf("%d B", n)
+	}
+	value, unit := float64(n)/1024, 0
+	for value >= 1024 && unit < len(units)-1 {
+		value, unit = value/1024, unit+1
+	}
+	return fmt.Sprintf("%.1f %ciB", value, units[unit])
+}

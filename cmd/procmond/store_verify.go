@@ -1,0 +1,94 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"daemoneye.dev/procmond/collect/event"
+	"daemoneye.dev/procmond/store"
+)
+
+// verifyCommand checks a whole database.
+type verifyCommand struct {
+	clientFlags
+}
+
+// Help is what kong shows besides the flags.
+func (verifyCommand) Help() string {
+	return `Reads a copy (by hard links) of the database and changes nothing. Exit code 0: nothing is wrong; 1: the database
+is damaged, and every problem is named; 73: a running daemon has it, stop that first.`
+}
+
+func (c *verifyCommand) run(ctx context.Context, p invocation) error {
+	place, err := p.database(&c.clientFlags)
+	if err != nil {
+		return err
+	}
+	progress := p.progress()
+	v, err := store.Verify(ctx, place, progress.show)
+	progress.clear()
+	if err != nil {
+		return err
+	}
+	if err := write(p.stdout, verifyText(place, v, painter(p.colours(p.stdout)))); err != nil {
+		return err
+	}
+	if !v.OK() {
+		return exitSilently(exitDegraded)
+	}
+	return nil
+}
+
+func verifyText(place string, v *store.Verification, paint painter) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s\n%d events, sequences %d to %d\n", printable(event.Text(place)), v.Events, v.FirstSeq, v.LastSeq)
+	fmt.Fprintf(&b, "%d processes in the table, %d transitions in the journal\n", v.Processes, v.Transitions)
+	for _, problem := range v.Problems {
+		fmt.Fprintf(&b, "%s %s\n", paint.red("problem:"), printable(problem.String()))
+	}
+	if v.More > 0 {
+		fmt.Fprintf(&b, "and %d problems more\n", v.More)
+	}
+	if v.OK() {
+		b.WriteString(paint.green("Nothing is wrong.") + "\n")
+	} else {
+		fmt.Fprintf(&b, "%s At its next start the daemon sets a damaged database aside and begins a new one.\n", paint.red("The database is damaged."))
+	}
+	return b.String()
+}
+
+// database is the one place that a command for stores is about.
+func (p invocation) database(f *clientFlags) (string, error) {
+	places, err := p.clientDatabases(f)
+	if err != nil {
+		return "", err
+	}
+	return existing(places)
+}
+
+// progressLine is a line on standard error that overwrites itself; without a
+// terminal it is silent.
+type progressLine struct {
+	p     invocation
+	on    bool
+	shown time.Time
+}
+
+func (p invocation) progress() *progressLine { return &progressLine{p: p, on: isTerminal(p.stderr)} }
+
+func (l *progressLine) show(done, total uint64) {
+	const every = 100 * time.Millisecond
+	if !l.on || time.Since(l.shown) < every {
+		return
+	}
+	l.shown = time.Now()
+	_, _ = fmt.Fprintf(l.p.stderr, "\r\x1b[Kverified %d of %d", done, max(done, total)) // only decoration
+}
+
+func (l *progressLine) clear() {
+	if l.on && !l.shown.IsZero() {
+		_, _ = fmt.Fprint(l.p.stderr, "\r\x1b[K") // only decoration
+	}
+}

@@ -1,0 +1,109 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+
+	"github.com/sirupsen/logrus"
+
+	"daemoneye.dev/procmond/cmd/procmond/internal/settings"
+	"daemoneye.dev/procmond/collect"
+	"daemoneye.dev/procmond/collect/event"
+	"daemoneye.dev/procmond/collect/portable"
+	"daemoneye.dev/procmond/store"
+	"daemoneye.dev/procmond/supervisor"
+	"daemoneye.dev/procmond/supervisor/control"
+)
+
+// supervisorConfig connects the parts.
+func (d *daemonRun) supervisorConfig(st *store.Store) (supervisor.Config, error) {
+	host, err := d.host()
+	if err != nil {
+		return supervisor.Config{}, err
+	}
+	scanner, err := portable.New(portable.Config{})
+	if err != nil {
+		return supervisor.Config{}, fmt.Errorf("make scanner: %w", err)
+	}
+	collection, err := collectSettings(&d.values)
+	if err != nil {
+		return supervisor.Config{}, err
+	}
+	socket, err := control.SocketPath(d.database)
+	if err != nil {
+		return supervisor.Config{}, fmt.Errorf("find control socket: %w", err)
+	}
+	return supervisor.Config{
+		Store: st, Scanner: scanner, Snapshots: "portable", Host: host, Settings: collection,
+		SocketPath: socket, MetricsListen: d.values.MetricsListen, Version: readBuild().version,
+		Watchdog: d.values.Watchdog, Abort: d.last.watchdog, Notify: d.notify,
+		Services: d.services(st), Hot: d.hotKeys(), Restart: settings.ColdKeys(), Log: d.log,
+	}, nil
+}
+
+// collectSettings are the collector's part of the settings.
+func collectSettings(v *settings.Values) (collect.Settings, error) {
+	scope, scopeErr := collect.ParseScope(v.Exclude)
+	redactor, redactErr := event.NewRedactor(v.Redact)
+	return collect.Settings{
+		Interval: v.Interval, MinLifetime: v.MinProcessLifetime,
+		MemoryThreshold: v.MemoryThreshold, CPUThreshold: v.CPUThreshold,
+		MaxProcesses: v.MaxProcesses, Exclude: scope, Redactor: redactor,
+	}, errors.Join(scopeErr, redactErr)
+}
+
+// hotKeys are those that belong to nobody but this package.
+func (d *daemonRun) hotKeys() map[string]collect.HotKey {
+	return map[string]collect.HotKey{
+		"log_level": func(value string) (func(), error) {
+			level, err := logrus.ParseLevel(value)
+			return func() { d.logger.SetLevel(level) }, err
+		},
+	}
+}
+
+// host says who this host is in events.
+func (d *daemonRun) host() (collect.Host, error) {
+	facts, err := portable.ReadHost()
+	if err != nil {
+		return collect.Host{}, fmt.Errorf("read facts of this host: %w", err)
+	}
+	id := d.values.HostID
+	if id == "" && facts.MachineID != "" {
+		id = event.HostIDFromMachine(facts.MachineID)
+	}
+	if id == "" {
+		if id, err = keptHostID(d.database + ".host-id"); err != nil {
+			return collect.Host{}, err
+		}
+	}
+	return collect.Host{HostID: id, BootID: facts.BootID, PIDNamespace: facts.PIDNamespace, BootTime: facts.BootTime}, nil
+}
+
+// keptHostID is the random id of a machine that has none of its own. It is kept
+// beside the store, so that it outlives one that has to be set aside.
+func keptHostID(path string) (string, error) {
+	text, err := os.ReadFile(path)
+	if err == nil {
+		id := strings.TrimSpace(string(text))
+		if err := event.ValidHostID(id); err != nil {
+			return "", fmt.Errorf("read %s: %w", path, err)
+		}
+		return id, nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("read host id: %w", err)
+	}
+	id := event.RandomHostID()
+	// Never half a file: what is there after a crash is whole or absent.
+	if err := os.WriteFile(path+".new", []byte(id+"\n"), 0o600); err != nil {
+		return "", fmt.Errorf("keep host id: %w", err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		return "", fmt.Errorf("keep host id: %w", err)
+	}
+	return id, nil
+}
