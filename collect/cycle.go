@@ -11,6 +11,11 @@ import (
 // startJob begins to scan, or to probe the given PIDs.
 func (c *Collector) startJob(ctx context.Context, probes []int32) {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.ScanDeadline)
+	go c.newJob(probes, cancel).run(ctx) // joined by Serve, or by the one after it
+}
+
+// newJob is the job that is in flight from now on.
+func (c *Collector) newJob(probes []int32, cancel context.CancelFunc) *job {
 	if c.snapshot == nil {
 		c.snapshot = &Snapshot{}
 	}
@@ -20,7 +25,7 @@ func (c *Collector) startJob(ctx context.Context, probes []int32) {
 		began: time.Now(), cancel: cancel, done: make(chan jobResult, 1),
 	}
 	c.run.inflight, c.job = j, j
-	go j.run(ctx) // joined by Serve, or by the one after it
+	return j
 }
 
 // startScan begins a cycle.
