@@ -11,30 +11,30 @@ import (
 	"daemoneye.dev/procmond/collect/event"
 )
 
-// damage overwrites bytes in every file of db with this suffix.
+// damage overwrites bytes in the biggest file of db with this suffix.
 func damage(t *testing.T, fs vfs.FS, suffix string, off int64) {
 	t.Helper()
 	names, err := fs.List("db")
 	if err != nil {
 		t.Fatal(err)
 	}
-	done := false
+	victim, size := "", int64(0)
 	for _, name := range names {
-		if !strings.HasSuffix(name, suffix) {
-			continue
+		info, err := fs.Stat("db/" + name)
+		if err == nil && strings.HasSuffix(name, suffix) && info.Size() > size {
+			victim, size = "db/"+name, info.Size()
 		}
-		f, err := fs.OpenReadWrite("db/"+name, vfs.WriteCategoryUnspecified)
-		if err == nil {
-			_, err = f.WriteAt([]byte("\xde\xad\xbe\xef\xde\xad\xbe\xef"), off)
-			err = errors.Join(err, f.Close())
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		done = true
 	}
-	if !done {
-		t.Fatalf("no file *%s in %v", suffix, names)
+	if size < off+8 {
+		t.Fatalf("no file *%s of more than %d bytes in %v", suffix, off, names)
+	}
+	f, err := fs.OpenReadWrite(victim, vfs.WriteCategoryUnspecified)
+	if err == nil {
+		_, err = f.WriteAt([]byte("\xde\xad\xbe\xef\xde\xad\xbe\xef"), off)
+		err = errors.Join(err, f.Close())
+	}
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -12,9 +13,9 @@ import (
 )
 
 // clock is a wall clock that can be stepped; the rest of it is the real one.
-type clock struct{ step time.Duration }
+type clock struct{ step atomic.Int64 }
 
-func (c *clock) now() time.Time { return time.Now().Add(c.step) }
+func (c *clock) now() time.Time { return time.Now().Add(time.Duration(c.step.Load())) }
 
 func sleep(d time.Duration) {
 	time.Sleep(d) //nolint:forbidigo // virtual time
@@ -96,12 +97,12 @@ func TestRetentionDoesNotBelieveAStep(t *testing.T) {
 	retained(t, c, func(t *testing.T, s *Store, wall *clock) {
 		mustAppend(t, s, testBatch(time.Now(), 1))
 		sleep(10 * time.Minute)
-		wall.step = 24 * time.Hour
+		wall.step.Store(int64(24 * time.Hour))
 		sleep(30 * time.Minute)
 		if st := s.Stats(); !st.RetentionPaused || st.RetentionPauses != 1 || st.Floor != 1 {
 			t.Errorf("after a step: %+v", st)
 		}
-		wall.step = 0
+		wall.step.Store(0)
 		sleep(30 * time.Minute) // a step again
 		if st := s.Stats(); !st.RetentionPaused || st.Floor != 1 {
 			t.Errorf("after the step back: %+v", st)
