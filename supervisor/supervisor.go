@@ -19,6 +19,9 @@ import (
 const (
 	DefaultWatchdog    = 60 * time.Second
 	DefaultStopTimeout = 20 * time.Second
+	// MinWatchdog leaves every service time for two beats, which they give every
+	// five seconds while there is nothing to do.
+	MinWatchdog = 15 * time.Second
 )
 
 // Config is what a [Supervisor] is made from.
@@ -76,8 +79,8 @@ func (c *Config) Validate() error {
 	need(c.SocketPath != "", "path of the control socket")
 	need(c.Log != nil, "log")
 	need(c.Watchdog == 0 || c.Abort != nil, "abort, which the watchdog needs,")
-	if c.Watchdog < 0 {
-		faults = append(faults, fmt.Errorf("watchdog %v is negative", c.Watchdog))
+	if c.Watchdog != 0 && c.Watchdog < MinWatchdog {
+		faults = append(faults, fmt.Errorf("watchdog %v: want 0 or at least %v", c.Watchdog, MinWatchdog))
 	}
 	return errors.Join(faults...)
 }

@@ -22,7 +22,7 @@ import (
 	"daemoneye.dev/procmond/supervisor/tree"
 )
 
-const patience = 30 * time.Second
+const patience = 60 * time.Second
 
 // scanner sees one process, unless it is told to misbehave.
 type scanner struct {
@@ -309,7 +309,7 @@ func (r *run) scanNow() {
 
 func TestHangIsNamedThenAborted(t *testing.T) {
 	t.Parallel()
-	r := start(t, func(c *Config) { c.Watchdog = 4 * time.Second })
+	r := start(t, func(c *Config) { c.Watchdog = MinWatchdog })
 	r.awaitCycle(1)
 	release := make(chan struct{})
 	r.scanner.misbehave(func(context.Context) error { <-release; return errors.New("released") })
@@ -375,7 +375,7 @@ func TestHungServiceDoesNotKeepOthersFromStopping(t *testing.T) {
 func TestConfigNamesEveryFault(t *testing.T) {
 	t.Parallel()
 	_, err := New(Config{Watchdog: -1})
-	for _, want := range []string{"store", "scanner", "log", "abort", "negative", "socket"} {
+	for _, want := range []string{"store", "scanner", "log", "abort", "watchdog -1ns", "socket"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is not named in: %v", want, err)
 		}
