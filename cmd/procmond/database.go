@@ -88,12 +88,7 @@ func (p invocation) clientDatabases(f *clientFlags) ([]string, error) {
 		in.Flags = map[string][]string{"database": {*f.Database}}
 	}
 	v, faults, _ := settings.Resolve(in)
-	// A client must work while the configuration is broken. What bears on the
-	// database is an error all the same.
-	faults = slices.DeleteFunc(faults, func(fault settings.Fault) bool {
-		return !strings.Contains(strings.ToLower(fault.Origin), "database") && !(f.Config != nil && fault.Origin == "flag --config")
-	})
-	if len(faults) > 0 {
+	if faults = slices.DeleteFunc(faults, f.forgives); len(faults) > 0 {
 		return nil, faults
 	}
 	if v.Database != "" {
@@ -101,6 +96,18 @@ func (p invocation) clientDatabases(f *clientFlags) ([]string, error) {
 		return []string{path}, err
 	}
 	return p.databasePlaces(), nil
+}
+
+// forgives reports whether a fault is none of a client's business: a client must
+// work while the configuration is broken, unless that hides the database.
+func (f *clientFlags) forgives(fault settings.Fault) bool {
+	if f.Database != nil {
+		return fault.Origin != "flag --database"
+	}
+	if f.Config != nil && fault.Origin == "flag --config" {
+		return false
+	}
+	return !strings.HasSuffix(strings.ToLower(fault.Origin), "database")
 }
 
 // errNoDatabase says that no place holds anything.

@@ -50,7 +50,8 @@ func (l *lastWords) watchdog(reason string) {
 }
 
 func (l *lastWords) end(code exitCode, reason string, stacks []byte) {
-	time.AfterFunc(grace, func() { l.exit(code) })
+	timer := time.AfterFunc(grace, func() { l.exit(code) })
+	defer timer.Stop() // only a test returns from exit
 	recordErr := writeFatal(l.database, fatalRecord{Time: time.Now().UTC(), PID: os.Getpid(), Code: code, Reason: reason})
 	entry := l.log.WithField("exit_code", int(code))
 	if recordErr != nil {

@@ -9,6 +9,9 @@ import (
 	"daemoneye.dev/procmond/supervisor/control"
 )
 
+// modeCoordinated is the mode in which events are owed to a broker.
+const modeCoordinated = "coordinated"
+
 // stateView is a report for people: a screenful.
 type stateView struct {
 	b     strings.Builder
@@ -32,7 +35,7 @@ func stateText(s *control.State, last *fatalRecord, paint painter, columns int, 
 		return v.b.String() // nothing more is known
 	}
 	v.daemon(s)
-	v.store(&s.Store, s.Running)
+	v.store(s)
 	v.losses(s.Loss)
 	v.services(s.Services)
 	v.transitions(s.Transitions)
@@ -144,16 +147,20 @@ func (v *stateView) cycle(c *control.Cycle) {
 	}
 }
 
-func (v *stateView) store(s *control.Store, running bool) {
+func (v *stateView) store(state *control.State) {
+	s := &state.Store
 	v.row("store", "%s, %s", printable(s.Path), bytesText(s.Bytes))
 	kept := uint64(0)
 	if s.Head >= s.Floor && s.Head > 0 {
 		kept = s.Head - s.Floor + 1
 	}
-	v.row("", "%d events kept, head %d, cursor %d, undelivered %d (%s)%s", kept, s.Head, s.Cursor, s.BacklogEvents, bytesText(s.BacklogBytes),
-		counted(s.Removed, "removed by retention"))
+	owed := ""
+	if state.Mode == modeCoordinated {
+		owed = fmt.Sprintf(", cursor %d, undelivered %d (%s)", s.Cursor, s.BacklogEvents, bytesText(s.BacklogBytes))
+	}
+	v.row("", "%d events kept, head %d%s%s", kept, s.Head, owed, counted(s.Removed, "removed by retention"))
 	v.row("", "epoch %s", printable(s.Epoch))
-	if running && !s.InService {
+	if state.Running && !s.InService {
 		v.row("", "%s%s%s", v.paint.red("out of service"), v.sinceText(s.Since), because(s.Reason))
 	}
 	if s.QuarantinedTo != "" {

@@ -31,7 +31,7 @@ func (c *statsCommand) run(ctx context.Context, p invocation) error {
 		return writeJSON(p.stdout, r.state.Store)
 	}
 	v := &stateView{paint: painter(p.colours(p.stdout)), now: time.Now()}
-	v.store(&r.state.Store, r.state.Running)
+	v.store(r.state)
 	v.losses(r.state.Loss)
 	return write(p.stdout, v.b.String())
 }
