@@ -1,0 +1,110 @@
+package main
+
+import (
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+const module = "daemoneye.dev/procmond/"
+
+// levels is the order of the packages: a package may import those of lower
+// levels, and those of its own level only below its own folder's parent.
+func level(pkg string) int {
+	switch {
+	case pkg == "fsm", pkg == "bus/rpc", pkg == "supervisor/tree", strings.HasPrefix(pkg, "collect/event"):
+		return 0
+	case pkg == "collect", strings.HasPrefix(pkg, "collect/"), pkg == "store", pkg == "bus":
+		return 1
+	case pkg == "supervisor", strings.HasPrefix(pkg, "supervisor/"), strings.HasPrefix(pkg, "bus/"):
+		return 2
+	case strings.HasPrefix(pkg, "cmd/"):
+		return 3
+	}
+	return -1
+}
+
+// root is the first folder of a package's path.
+func root(pkg string) string {
+	first, _, _ := strings.Cut(pkg, "/")
+	return first
+}
+
+// owners maps a third-party library to the one folder that may import it.
+var owners = map[string]string{
+	"github.com/looplab/fsm":         "fsm",
+	"github.com/thejerf/suture":      "supervisor/tree",
+	"github.com/cockroachdb/pebble":  "store",
+	"github.com/shirou/gopsutil":     "collect/portable",
+	"google.golang.org/protobuf":     "collect/event",
+	"github.com/prometheus/":         "supervisor/control",
+	"github.com/alecthomas/kong":     "cmd/procmond",
+	"github.com/coreos/go-systemd":   "cmd/procmond",
+	"gopkg.in/yaml.v3":               "cmd/procmond",
+	"github.com/nats-io/nats-server": "bus/broker",
+	"github.com/nats-io/nats.go":     "bus",
+	"github.com/cilium/ebpf":         "collect/kernel",
+	"github.com/synadia-io/orbit.go": "bus",
+}
+
+func goList(t *testing.T, args ...string) []string {
+	t.Helper()
+	out, err := exec.Command("go", append([]string{"list"}, args...)...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("go list %v: %v\n%s", args, err, out)
+	}
+	return strings.Split(strings.TrimSpace(string(out)), "\n")
+}
+
+// TestImportLevels holds the graph of packages to its levels, and each
+// third-party library to the one package that owns it.
+func TestImportLevels(t *testing.T) {
+	lines := goList(t, "-f", `{{.ImportPath}} {{join .Imports " "}}`, module+"...")
+	if len(lines) < 8 {
+		t.Fatalf("go list sees %d packages only: %v", len(lines), lines)
+	}
+	for _, line := range lines {
+		fields := strings.Fields(line)
+		pkg := strings.TrimPrefix(fields[0], module)
+		if level(pkg) < 0 {
+			t.Errorf("package %s has no level: where does it belong?", pkg)
+		}
+		for _, imported := range fields[1:] {
+			if ours, ok := strings.CutPrefix(imported, module); ok {
+				checkLevel(t, pkg, ours)
+			} else {
+				checkOwner(t, pkg, imported)
+			}
+		}
+	}
+}
+
+func checkLevel(t *testing.T, pkg, imported string) {
+	t.Helper()
+	switch {
+	case level(imported) > level(pkg):
+		t.Errorf("%s (level %d) imports %s (level %d)", pkg, level(pkg), imported, level(imported))
+	case level(imported) == level(pkg) && root(imported) != root(pkg):
+		t.Errorf("%s imports its neighbour %s", pkg, imported)
+	}
+}
+
+func checkOwner(t *testing.T, pkg, imported string) {
+	t.Helper()
+	for library, owner := range owners {
+		if strings.HasPrefix(imported, library) && pkg != owner && !strings.HasPrefix(pkg, owner+"/") {
+			t.Errorf("%s imports %s, which belongs to %s", pkg, imported, owner)
+		}
+	}
+}
+
+// TestLinked looks at what the program really links.
+func TestLinked(t *testing.T) {
+	for _, dep := range goList(t, "-deps", module+"cmd/procmond") {
+		for _, banned := range []string{"github.com/nats-io/nats-server", "net/http/pprof", "testing"} {
+			if dep == banned || strings.HasPrefix(dep, banned+"/") {
+				t.Errorf("procmond links %s", dep)
+			}
+		}
+	}
+}
