@@ -70,8 +70,7 @@ type comparison struct {
 }
 
 func (c *comparison) miss(i int, keep []int32) {
-	e := &c.table.entries[i]
-	if e.has(flagEnded) || !slices.Contains(keep, e.pid) {
+	if !slices.Contains(keep, c.table.entries[i].pid) {
 		c.gone = append(c.gone, i)
 	}
 }

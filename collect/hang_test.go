@@ -141,9 +141,7 @@ func TestShutdownDoesNotWaitForARefusingStore(t *testing.T) {
 		w := newWorld(t)
 		w.serve(w.collector())
 		w.begin()
-		for _, refusal := range []error{errFull} {
-			w.store.with(func() { w.store.fail = func() error { return refusal } })
-		}
+		w.store.with(func() { w.store.fail = func() error { return errFull } })
 		result, err := w.handle.GracefulShutdown(t.Context(), Shutdown{Reason: "sigterm"})
 		if err != nil || result.Complete || !strings.Contains(result.Detail, "no space left") {
 			t.Errorf("answer %+v, %v", result, err)

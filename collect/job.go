@@ -129,7 +129,7 @@ func (j *job) confirm(ctx context.Context) (unsure []int32) {
 // has too was dealt with there.
 func (j *job) search(ctx context.Context, i int, found []Observation, unsure []int32) ([]Observation, []int32) {
 	e := &j.known[i]
-	if e.has(flagEnded) || i > 0 && j.known[i-1].pid == e.pid {
+	if i > 0 && j.known[i-1].pid == e.pid {
 		return found, unsure
 	}
 	o, err := j.scanner.Probe(ctx, e.pid)
