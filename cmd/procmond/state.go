@@ -32,10 +32,11 @@ Examples:
 }
 
 const (
-	// askDeadline and inspectDeadline together leave time to start and to print
-	// within the second that state may take.
-	askDeadline     = 500 * time.Millisecond
-	inspectDeadline = 400 * time.Millisecond
+	// askDeadline and inspectDeadline leave time to start and to print within the
+	// second that state may take. They do not add up: where nobody listens that is
+	// known at once, and a daemon that is silent ends the search.
+	askDeadline     = 750 * time.Millisecond
+	inspectDeadline = 750 * time.Millisecond
 )
 
 // report is what state found out.
