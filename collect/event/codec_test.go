@@ -439,6 +439,9 @@ func FuzzDecode(f *testing.F) {
 			if !errors.Is(err, ErrMalformed) {
 				t.Fatalf("error %v is not ErrMalformed", err)
 			}
+			if generated == nil && !strings.Contains(err.Error(), "an id of") {
+				t.Fatalf("refused what protobuf decodes: %v", err)
+			}
 			return
 		}
 		encoded := Append(nil, &e)

@@ -13,7 +13,14 @@
 // Names, paths and arguments come from the watched host and may hold any byte.
 // They are kept in Go strings as raw bytes and are valid UTF-8 only by luck;
 // [Text] makes them printable: a byte that is not UTF-8 becomes \xNN, a
-// backslash becomes \\, a control character becomes \xNN.
+// backslash becomes \\, and the bytes of a control character, a line separator
+// or a mark that changes the direction of text become \xNN each. [Untext] is
+// the inverse.
+//
+// # Order
+//
+// Arguments and environment go through a [Redactor] first, then the event
+// through [Clip], then everything else sees them.
 //
 // # Ownership
 //

@@ -100,7 +100,7 @@ func appendNamespace(dst []byte, n *Namespace) []byte {
 func appendHash(dst []byte, h *Hash) []byte {
 	dst = appendOwn(dst, tagHashAlgorithm, h.Algorithm)
 	if len(h.Value) > 0 {
-		dst = protowire.AppendVarint(dst, tagHashValue)
+		dst = appendTag(dst, tagHashValue)
 		dst = protowire.AppendBytes(dst, h.Value)
 	}
 	dst = appendUint(dst, tagHashStatus, uint64(h.Status))
@@ -149,20 +149,29 @@ func appendSensor(dst []byte, s *Sensor) []byte {
 	return appendUint(dst, tagSensorPreviousSeq, s.PreviousSeq)
 }
 
+// appendTag is protowire.AppendVarint for the tags of wire.go, which take one
+// byte or two: it is inlined, and most of encoding is tags.
+func appendTag(dst []byte, tag uint64) []byte {
+	if tag < 1<<7 {
+		return append(dst, byte(tag))
+	}
+	return append(dst, byte(tag)|1<<7, byte(tag>>7))
+}
+
 // appendUint appends an integer. Negative ones come sign-extended, as protobuf
 // wants int32 and int64.
 func appendUint(dst []byte, tag, v uint64) []byte {
 	if v == 0 {
 		return dst
 	}
-	return protowire.AppendVarint(protowire.AppendVarint(dst, tag), v)
+	return protowire.AppendVarint(appendTag(dst, tag), v)
 }
 
 func appendBool(dst []byte, tag uint64, v bool) []byte {
 	if !v {
 		return dst
 	}
-	return append(protowire.AppendVarint(dst, tag), 1)
+	return append(appendTag(dst, tag), 1)
 }
 
 func appendTime(dst []byte, tag uint64, t time.Time) []byte {
@@ -170,14 +179,14 @@ func appendTime(dst []byte, tag uint64, t time.Time) []byte {
 	if n == 0 {
 		return dst
 	}
-	return protowire.AppendFixed64(protowire.AppendVarint(dst, tag), uint64(n))
+	return protowire.AppendFixed64(appendTag(dst, tag), uint64(n))
 }
 
 func append128[T ID | Epoch](dst []byte, tag uint64, v T) []byte {
 	if v == (T{}) {
 		return dst
 	}
-	dst = append(protowire.AppendVarint(dst, tag), byte(len(v)))
+	dst = append(appendTag(dst, tag), byte(len(v)))
 	return append(dst, v[:]...)
 }
 
@@ -191,7 +200,7 @@ func appendHost(dst []byte, tag uint64, s string) []byte {
 
 // appendElement appends one of a list, which stays there when it is empty.
 func appendElement(dst []byte, tag uint64, s string) []byte {
-	return protowire.AppendString(protowire.AppendVarint(dst, tag), s)
+	return protowire.AppendString(appendTag(dst, tag), s)
 }
 
 // appendOwn appends procmond's own text. It is a string in the schema, where
@@ -209,7 +218,7 @@ const lengthRoom = 2
 // openMessage appends the tag of an embedded message and room for its length,
 // which is not known yet. closeMessage wants len(dst) from before.
 func openMessage(dst []byte, tag uint64) []byte {
-	dst = protowire.AppendVarint(dst, tag)
+	dst = appendTag(dst, tag)
 	return append(dst, make([]byte, lengthRoom)...)
 }
 

@@ -17,7 +17,7 @@ type scan struct {
 
 // clean returns the argument with the values of secret keys replaced.
 func (c *scan) clean() string {
-	if strings.IndexAny(c.s, "=: \t\n") < 0 {
+	if !strings.ContainsAny(c.s, "=: \t\n") {
 		return c.s
 	}
 	for i := 0; i < len(c.s); {
@@ -38,9 +38,10 @@ func (c *scan) step(i int) int {
 		return min(i+2, len(c.s))
 	case '"', '\'':
 		c.loose = true
-		if c.quote == 0 {
+		switch c.quote {
+		case 0:
 			c.quote = b
-		} else if c.quote == b {
+		case b:
 			c.quote = 0
 		}
 	case ':':

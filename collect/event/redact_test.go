@@ -242,6 +242,25 @@ func TestRedactBoundsItsWork(t *testing.T) {
 	}
 }
 
+// FuzzRedact: any command line comes to an end, with as many arguments.
+func FuzzRedact(f *testing.F) {
+	r := redactor(f, "^pin$", `value:\d{4}-\d{4}`)
+	for _, line := range []string{
+		"mysql|-phunter2", `sh|-c|curl -H "Authorization: Bearer x" -d '{"token":"a\\"b"}' https://u:p@h/`,
+		"curl|-u|a:b|--pin|1", `x|{\"password\":\"x\"}|a, b} -c (d)`, "x|-----BEGIN PRIVATE KEY-----",
+	} {
+		f.Add(line)
+	}
+	f.Fuzz(func(t *testing.T, line string) {
+		args := strings.Split(line, "|")
+		before := slices.Clone(args)
+		got := r.Redact(args)
+		if len(got) != len(args) || !slices.Equal(args, before) {
+			t.Fatalf("Redact(%q) = %q, input now %q", before, got, args)
+		}
+	})
+}
+
 func BenchmarkRedact(b *testing.B) {
 	r := redactor(b)
 	args := []string{"/usr/lib/jvm/java/bin/java", "-Xmx4g", "-Dlog.level=info", "-cp", "/opt/app/lib/a.jar:/opt/app/lib/b.jar", "com.example.Main", "--port=8080", "--config", "/etc/app/config.yaml"}

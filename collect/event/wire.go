@@ -105,9 +105,10 @@ const (
 // does not fit (before 1677 or after 2262) and the first nanosecond of 1970,
 // none of which a process can have.
 func nanos(t time.Time) int64 {
+	const fits = 9_000_000_000 // seconds, some less than fit
 	n := t.UnixNano()
-	if !time.Unix(0, n).Equal(t) { // it overflowed
-		return 0
+	if s := t.Unix(); (s < -fits || s > fits) && !time.Unix(0, n).Equal(t) {
+		return 0 // it overflowed
 	}
 	return n
 }
