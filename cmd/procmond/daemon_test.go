@@ -61,7 +61,7 @@ func program(ctx context.Context, args ...string) *exec.Cmd {
 	}
 	cmd := exec.CommandContext(ctx, self, args...)
 	cmd.Args[0] = "procmond"
-	cmd.Env = append(cleanEnv(), "PROCMOND_CONFIG=")
+	cmd.Env = cleanEnv()
 	return cmd
 }
 
@@ -136,6 +136,7 @@ type stateDocument struct {
 	Health    string   `json:"health"`
 	Reasons   []string `json:"reasons"`
 	PID       int      `json:"pid"`
+	Clean     *bool    `json:"clean"`
 	Collector struct {
 		State string `json:"state"`
 	} `json:"collector"`
