@@ -7,9 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
-	"syscall"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -26,115 +24,114 @@ type Copy struct {
 
 	reading *reading
 	dir     string       // of the copy, removed by Close; empty if Direct
-	lock    *pebble.Lock // of the store if Direct
+	lock    *pebble.Lock // of the directory that is read
 }
 
 // OpenCopy opens the store in dir for reading, which no daemon may have open. Under
-// the store's lock it makes a copy beside it, of links to the files that never
-// change and copies of the few that could, and lets go. What copies of dead
-// processes left behind is removed. Errors are those of [Inspect]; a damaged store
-// is one for which [IsDamaged] is true.
+// the store's lock it makes a copy beside it, which is links but for a few small
+// files, and lets go. What copies of dead processes left behind is removed. Errors
+// are those of [Inspect], and damage, for which [IsDamaged] is true: no daemon could
+// open it, or it can not be read at all. The caller must call Close.
 func OpenCopy(ctx context.Context, dir string) (*Copy, error) {
 	dir = filepath.Clean(dir)
-	removeAbandoned(dir)
-	c := &Copy{dir: copyName(dir, os.Getpid())}
-	var id identity
-	err := locked(ctx, vfs.Default, dir, func(of identity, _ *pebble.Lock) error {
-		id = of
-		return linkStore(dir, c.dir)
-	})
-	if err == nil {
-		c.reading, err = openReading(vfs.Default, c.dir, dir, id, nil)
-	} else if refusesCopies(err) {
-		return openDirect(ctx, dir, c.dir)
-	}
+	id, lock, err := lockForReading(ctx, readFS(), dir)
 	if err != nil {
-		_ = os.RemoveAll(c.dir)
 		return nil, err
 	}
-	return c, nil
+	c := new(Copy)
+	if err := c.link(dir); err != nil {
+		// Whatever the reason was, it holds for the copy only.
+		_ = c.discard()
+		c.Direct, c.lock = true, lock
+		return c.open(ctx, dir, dir, id)
+	}
+	if err := lock.Close(); err != nil {
+		return nil, errors.Join(fmt.Errorf("unlock store %s: %w", dir, err), c.discard())
+	}
+	return c.open(ctx, c.dir, dir, id)
 }
 
 // IsDamaged reports whether err says that what is on disk is damaged.
 func IsDamaged(err error) bool { return isCorruption(err) }
 
-// openDirect opens the store itself, whose lock is held until Close.
-func openDirect(ctx context.Context, dir, leftover string) (*Copy, error) {
-	_ = os.RemoveAll(leftover)
-	id, err := readIdentity(vfs.Default, dir)
-	if err != nil {
-		return nil, err
+// open opens what the copy reads. It owns the copy's lock and files.
+func (c *Copy) open(ctx context.Context, from, dir string, id identity) (*Copy, error) {
+	err := ctx.Err()
+	if err == nil {
+		c.reading, err = openReading(readFS(), from, dir, id, c.lock)
 	}
-	lock, err := lockDir(ctx, vfs.Default, dir, quietLockWait)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, c.discard())
 	}
-	r, err := openReading(vfs.Default, dir, dir, id, lock)
-	if err != nil {
-		return nil, errors.Join(err, lock.Close())
-	}
-	return &Copy{Direct: true, reading: r, lock: lock}, nil
+	return c, nil
 }
 
-// refusesCopies reports whether a copy can not be made here, but perhaps the store
-// itself be read.
-func refusesCopies(err error) bool {
-	return errors.Is(err, errCopy)
-}
+// copyPrefix is how the names of copies of a store begin; digits follow.
+func copyPrefix(dir string) string { return ".procmond-read-" + filepath.Base(dir) + "-" }
 
-// errCopy marks errors of making the copy, as opposed to those of the store.
-var errCopy = errors.New("can't copy store")
-
-const copyInfix = ".read-"
-
-// copyName is where the copy of a process lies: beside the store, on the same file
-// system.
-func copyName(dir string, pid int) string {
-	return filepath.Join(filepath.Dir(dir), "."+filepath.Base(dir)+copyInfix+strconv.Itoa(pid))
-}
-
-// removeAbandoned removes the copies of processes that no longer are.
-func removeAbandoned(dir string) {
-	prefix := copyName(dir, 0)
-	prefix = prefix[:len(prefix)-1]
-	found, _ := filepath.Glob(filepath.Join(filepath.Dir(dir), ".*"+copyInfix+"*"))
-	for _, name := range found {
-		pid, err := strconv.Atoi(strings.TrimPrefix(name, prefix))
-		if err == nil && strings.HasPrefix(name, prefix) && pid > 0 && errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
-			_ = os.RemoveAll(name)
-		}
-	}
-}
-
-// linkStore fills the directory to with what the store in from consists of.
-func linkStore(from, to string) error {
-	if err := os.Mkdir(to, 0o700); err != nil {
-		return fmt.Errorf("%w: %w", errCopy, err)
-	}
-	entries, err := os.ReadDir(from)
+// link makes the copy, beside the store because links need the same file system. It
+// runs under the store's lock, as everything does that makes or removes copies: so
+// a copy without a lock is one that nobody reads.
+func (c *Copy) link(dir string) error {
+	dir, err := filepath.EvalSymlinks(dir)
 	if err != nil {
-		return explain("list store", from, err)
+		return err
+	}
+	removeAbandoned(dir)
+	if c.dir, err = os.MkdirTemp(filepath.Dir(dir), copyPrefix(dir)); err != nil {
+		return err
+	}
+	if c.lock, err = pebble.LockDirectory(c.dir, vfs.Default); err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
 	}
 	for _, entry := range entries {
 		if !entry.Type().IsRegular() || isNotCopied(entry.Name()) {
 			continue
 		}
-		if err := linkOrCopy(filepath.Join(from, entry.Name()), filepath.Join(to, entry.Name())); err != nil {
-			return fmt.Errorf("%w: %w", errCopy, err)
+		if err := linkOrCopy(filepath.Join(dir, entry.Name()), filepath.Join(c.dir, entry.Name())); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// removeAbandoned removes the copies that nobody reads any more. It takes no notice
+// of errors: what is left takes space and does no harm.
+func removeAbandoned(dir string) {
+	entries, err := os.ReadDir(filepath.Dir(dir))
+	if err != nil {
+		return
+	}
+	for _, entry := range entries {
+		number, isCopy := strings.CutPrefix(entry.Name(), copyPrefix(dir))
+		info, err := entry.Info()
+		if !isCopy || strings.Trim(number, "0123456789") != "" || err != nil || !info.IsDir() || !isOwn(info) {
+			continue
+		}
+		path := filepath.Join(filepath.Dir(dir), entry.Name())
+		lock, err := pebble.LockDirectory(path, vfs.Default)
+		if err != nil {
+			continue
+		}
+		_ = os.RemoveAll(path)
+		_ = lock.Close()
+	}
 }
 
 func isNotCopied(name string) bool {
 	return name == lockFile || name == ballastFile || name == identityNewFile
 }
 
-// linkOrCopy links tables, which Pebble never writes again, and copies everything
-// else: logs are overwritten in place when they are used again.
+// linkOrCopy links tables and logs and copies everything else. Pebble never writes
+// a table again, and of logs it writes again only those that it made since it was
+// opened (record.LogRecycler; TestCopyOutlivesTheStore holds it to that).
 func linkOrCopy(from, to string) error {
 	switch filepath.Ext(from) {
-	case ".sst", ".blob":
+	case ".sst", ".blob", ".log":
 		return os.Link(from, to)
 	default:
 		return copyFile(from, to)
@@ -169,13 +166,17 @@ func (c *Copy) Transitions(ctx context.Context, limit int) ([]Transition, error)
 func (c *Copy) Stats() Stats { return c.reading.stats() }
 
 // Close ends reading and removes the copy.
-func (c *Copy) Close() error {
-	err := c.reading.close()
-	if c.lock != nil {
-		err = errors.Join(err, c.lock.Close())
-	}
+func (c *Copy) Close() error { return errors.Join(c.reading.close(), c.discard()) }
+
+// discard unlocks what is read, and removes it if it is a copy.
+func (c *Copy) discard() error {
+	var errs []error
 	if c.dir != "" {
-		err = errors.Join(err, os.RemoveAll(c.dir))
+		errs = append(errs, os.RemoveAll(c.dir))
 	}
-	return err
+	if c.lock != nil {
+		errs = append(errs, c.lock.Close())
+	}
+	c.dir, c.lock = "", nil
+	return errors.Join(errs...)
 }

@@ -104,11 +104,17 @@ func (s *Store) makeDir() error {
 
 // openSession opens the database and puts it in the state of a running store.
 func (s *Store) openSession(id identity) (*session, error) {
+	if err := checkFiles(s.conf.FS, s.conf.Dir, id); err != nil {
+		return nil, err
+	}
 	db, err := pebble.Open(s.conf.Dir, readWriteOptions(s.fs, s.lock, s.conf.memTable, s.logger(), s.listener()))
 	if err != nil {
-		return nil, explain("open store", s.conf.Dir, err)
+		return nil, explain("open store", s.conf.Dir, asDamage(err))
 	}
 	n, err := newSession(db, id)
+	if err == nil {
+		err = n.checkHead()
+	}
 	if err == nil {
 		err = s.begin(n)
 	}
@@ -132,7 +138,9 @@ func (s *Store) begin(n *session) error {
 	s.mu.Unlock()
 	b := n.db.NewBatch()
 	defer b.Close()
-	must(b.Delete([]byte(metaClean), nil))
+	if mark != nil {
+		must(b.Delete([]byte(metaClean), nil))
+	}
 	must(b.Set([]byte(metaEpoch), n.epoch[:], nil))
 	if err := n.apply(b); err != nil {
 		return fmt.Errorf("write store: %w", err)

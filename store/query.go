@@ -79,7 +79,14 @@ func (v *view) query(ctx context.Context, q Query, fn func(*event.Event) error) 
 	} else {
 		err = search.first(ctx)
 	}
-	return errors.Join(err, search.undecodable(), it.Error(), it.Close())
+	readErr := it.Close() // with what the iterator met
+	if err != nil {
+		return err
+	}
+	if readErr != nil {
+		return fmt.Errorf("read events: %w", readErr)
+	}
+	return search.undecodable()
 }
 
 // firstOf checks a query and returns the lowest sequence that can match.

@@ -14,29 +14,61 @@ import (
 // starts or stops holds it, and so does another reader, for a moment.
 const quietLockWait = 200 * time.Millisecond
 
-// reading is a store that is open for reading only.
-type reading struct {
-	db   *pebble.DB
-	n    *session
-	id   identity
-	path string
+// readFS is the file system as readers of dead stores use it.
+func readFS() vfs.FS { return sharedLockFS{vfs.Default} }
+
+// lockForReading locks a store that nobody runs, and tells whose it is. The caller
+// closes the lock.
+func lockForReading(ctx context.Context, vs vfs.FS, dir string) (identity, *pebble.Lock, error) {
+	if _, err := readIdentity(vs, dir); err != nil { // before a lock file is made in a foreign directory
+		return identity{}, nil, err
+	}
+	lock, err := lockDir(ctx, vs, dir, quietLockWait)
+	if err != nil {
+		return identity{}, nil, err
+	}
+	id, err := readIdentity(vs, dir)
+	if err != nil {
+		return identity{}, nil, errors.Join(err, lock.Close())
+	}
+	return id, lock, nil
 }
 
-// openReading opens the database in dir, which holds the store of id. lock is
-// held, or nil where nobody else knows the directory.
+// reading is a store that is open for reading only.
+type reading struct {
+	db  *pebble.DB
+	n   *session
+	dir string // where its files are
+	// path is the store's own, which for a copy is not dir.
+	path string
+	// damage is what is wrong although it can be read: the next daemon would set it
+	// aside. nil if nothing is known to be.
+	damage error
+}
+
+// openReading opens the database in dir: the store of id at path, or a copy of it.
+// lock is dir's.
 func openReading(vs vfs.FS, dir, path string, id identity, lock *pebble.Lock) (*reading, error) {
+	damage := checkFiles(vs, dir, id)
+	if damage != nil && !isCorruption(damage) {
+		return nil, damage
+	}
 	db, err := pebble.Open(dir, readOnlyOptions(vs, lock))
-	if isNewerPebble(err) {
+	switch {
+	case damage == nil && errors.Is(err, pebble.ErrDBDoesNotExist):
+		// The first daemon came no further than to write whose directory it is.
+		db, err = pebble.Open("empty", baseOptions(vfs.NewMem(), panicLogger{}, quietListener()))
+	case isNewerPebble(err):
 		return nil, fmt.Errorf("%w: %w", ErrNewerFormat, err)
 	}
 	if err != nil {
-		return nil, explain("open store", path, err)
+		return nil, errors.Join(damage, explain("open store", path, asDamage(err)))
 	}
 	n, err := newSession(db, id)
 	if err != nil {
-		return nil, errors.Join(err, db.Close())
+		return nil, errors.Join(damage, err, db.Close())
 	}
-	return &reading{db: db, n: n, id: id, path: path}, nil
+	return &reading{db: db, n: n, dir: dir, path: path, damage: errors.Join(damage, n.checkHead())}, nil
 }
 
 func (r *reading) view() *view {
@@ -52,24 +84,8 @@ func (r *reading) stats() Stats {
 		BacklogEvents: events, BacklogBytes: bytes,
 		Bytes:         r.db.Metrics().DiskSpaceUsage(),
 		Losses:        r.n.losses,
-		QuarantinedTo: r.id.QuarantinedTo, QuarantinedAt: r.id.QuarantinedAt,
+		QuarantinedTo: r.n.ident.QuarantinedTo, QuarantinedAt: r.n.ident.QuarantinedAt,
 	}
 }
 
 func (r *reading) close() error { return r.db.Close() }
-
-// locked runs fn while the lock of a store that nobody runs is held.
-func locked(ctx context.Context, vs vfs.FS, dir string, fn func(identity, *pebble.Lock) error) error {
-	if _, err := readIdentity(vs, dir); err != nil {
-		return err
-	}
-	lock, err := lockDir(ctx, vs, dir, quietLockWait)
-	if err != nil {
-		return err
-	}
-	id, err := readIdentity(vs, dir)
-	if err == nil {
-		err = fn(id, lock)
-	}
-	return errors.Join(err, lock.Close())
-}

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -267,37 +268,72 @@ func TestCopyOutlivesTheStore(t *testing.T) {
 	}
 }
 
+// TestAbandonedCopiesAreRemoved knows a copy that is read by its lock, and one of
+// another store by its name.
 func TestAbandonedCopiesAreRemoved(t *testing.T) {
 	dir := deadStore(t, true)
-	const noProcess = 1<<22 + 1 // above the kernel's highest PID (PID_MAX_LIMIT, include/linux/threads.h)
-	abandoned, foreign := copyName(dir, noProcess), copyName(dir+"2", noProcess)
-	for _, d := range []string{abandoned, foreign, copyName(dir, os.Getppid())} {
-		if err := os.Mkdir(d, 0o700); err != nil {
+	parent := filepath.Dir(dir)
+	inUse, err := OpenCopy(t.Context(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	abandoned := filepath.Join(parent, ".procmond-read-db-123")
+	others := []string{".procmond-read-db-1x", ".procmond-read-db-2-123", ".procmond-read-other-123"}
+	for _, name := range others {
+		if err := os.Mkdir(filepath.Join(parent, name), 0o700); err != nil {
 			t.Fatal(err)
 		}
+	}
+	target := filepath.Join(t.TempDir(), "target")
+	link := filepath.Join(parent, ".procmond-read-db-77")
+	if err := errors.Join(os.Mkdir(abandoned, 0o700), os.WriteFile(abandoned+"/000001.sst", nil, 0o600),
+		os.Mkdir(target, 0o700), os.Symlink(target, link)); err != nil {
+		t.Fatal(err)
 	}
 	c, err := OpenCopy(t.Context(), dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Close(); err != nil {
+	if c.Direct || c.dir == inUse.dir {
+		t.Errorf("a second copy: direct %v, %s", c.Direct, c.dir)
+	}
+	if got, err := seqs(t, inUse.Query, Query{}); err != nil || len(got) != 5 {
+		t.Errorf("the first copy gives %v, %v", got, err)
+	}
+	if err := errors.Join(c.Close(), inUse.Close()); err != nil {
 		t.Fatal(err)
 	}
-	var left []string
-	entries, _ := os.ReadDir(filepath.Dir(dir))
-	for _, e := range entries {
-		left = append(left, e.Name())
+	want := append(others, filepath.Base(link), "db")
+	slices.Sort(want)
+	if d := cmp.Diff(want, names(t, parent)); d != "" {
+		t.Errorf("left (-want +got):\n%s", d)
 	}
-	want := []string{filepath.Base(copyName(dir, os.Getppid())), filepath.Base(foreign), "db"}
-	if d := cmp.Diff(want, left); d != "" {
-		t.Errorf("(-want +got):\n%s", d)
+	if _, err := os.Stat(target); err != nil {
+		t.Errorf("what a link leads to: %v", err)
 	}
 }
 
-// TestDirectWhereNoCopyCanBeMade lets the name of the copy be taken.
+// names lists a directory.
+func names(t *testing.T, dir string) (names []string) {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names
+}
+
+// TestDirectWhereNoCopyCanBeMade makes the name of the copy too long.
 func TestDirectWhereNoCopyCanBeMade(t *testing.T) {
-	dir := deadStore(t, true)
-	c, err := openDirect(t.Context(), dir, "")
+	dir := filepath.Join(t.TempDir(), strings.Repeat("d", 250))
+	if err := os.Rename(deadStore(t, true), dir); err != nil {
+		t.Fatal(err)
+	}
+	before := listing(t, filepath.Dir(dir))
+	c, err := OpenCopy(t.Context(), dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -311,9 +347,10 @@ func TestDirectWhereNoCopyCanBeMade(t *testing.T) {
 	if err := c.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Inspect(t.Context(), dir); err != nil {
-		t.Errorf("afterwards: %v", err)
+	if v, err := Verify(t.Context(), dir, nil); err != nil || !v.OK() || !v.Direct {
+		t.Errorf("verify: %+v, %v", v, err)
 	}
+	compareListing(t, before, listing(t, filepath.Dir(dir)))
 }
 
 func TestVerifySound(t *testing.T) {

@@ -65,12 +65,16 @@ func newSession(db *pebble.DB, id identity) (*session, error) {
 	if err := errors.Join(n.readOrder(), n.readLosses()); err != nil {
 		return nil, err
 	}
-	// A log whose end is damaged looks like one that was torn by a power cut. What
-	// was durable when the identity was written must be there all the same.
-	if n.head < id.Head {
-		return nil, fmt.Errorf("%w: event %d was durable, the last one now is %d", errDamaged, id.Head, n.head)
-	}
 	return n, nil
+}
+
+// checkHead compares with what was durable when the identity was written: a log
+// that lost its end looks like one that was torn by a power cut.
+func (n *session) checkHead() error {
+	if n.head < n.ident.Head {
+		return fmt.Errorf("%w: event %d was durable, the last one now is %d", errDamaged, n.ident.Head, n.head)
+	}
+	return nil
 }
 
 // readOrder finds floor, head, cursor and the like.

@@ -1,12 +1,17 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/sstable"
+	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"daemoneye.dev/procmond/collect/event"
 )
@@ -21,7 +26,10 @@ const progressEvery = 4096
 type Verification struct {
 	// Direct: see [Copy].
 	Direct bool
-	Stats  Stats
+	// Readable says that the database could be opened for reading; if not, nothing
+	// but Stats.Path and Problems is known.
+	Readable bool
+	Stats    Stats
 	// Events could be read and decoded, from FirstSeq to LastSeq.
 	Events            uint64
 	FirstSeq, LastSeq uint64
@@ -37,36 +45,38 @@ func (v *Verification) OK() bool { return len(v.Problems) == 0 }
 
 // Problem is one thing that is wrong.
 type Problem struct {
-	Where string // "event 17", "process …", "database"
+	Where string // "event 17", "process …", "table 000006.sst", "database"
 	What  string
 }
 
 func (p Problem) String() string { return p.Where + ": " + p.What }
 
-// Verify reads everything in the store in dir, which no daemon may have open: every
-// block with its checksum, every event, process and transition decoded, sequences
-// dense but for what a loss event covers, the time index, the cursor. progress, if
-// not nil, is told how many events of how many were read. A damaged store is no
-// error but a result; errors are those of [Inspect], and ctx's.
+// Verify reads everything in the store in dir, which no daemon may have open, and
+// changes nothing in it. It checks the checksum of every block of tables and logs;
+// that every event, process and transition can be decoded and says itself that it is
+// what its key says; that sequences are dense, and each one that is absent is in
+// exactly one range of a loss event; the time index, the cursor and the counters.
+//
+// It reads on behind what is damaged, so that the result says what is left.
+// progress, if not nil, is told how many events of how many were read. A damaged
+// store is no error but a result; errors are those of [Inspect], and ctx's.
+//
+// Two things can't be found, because they look like the end that a crash leaves:
+// damage in the last write to the log, and a log that was cut off behind what was
+// known when the store was last opened.
 func Verify(ctx context.Context, dir string, progress func(done, total uint64)) (*Verification, error) {
-	v := new(Verification)
+	v := &Verification{Stats: Stats{Path: dir}}
 	c, err := OpenCopy(ctx, dir)
-	if isCorruption(err) {
-		v.Stats.Path = dir
-		v.add("database", "can not be opened: %v", err)
-		return v, nil
-	}
-	if err != nil {
+	if isRefusal(err) && !isCorruption(err) {
 		return nil, err
 	}
-	v.Direct, v.Stats = c.Direct, c.Stats()
-	check := verifier{Verification: v, view: c.reading.view(), db: c.reading.db, progress: progress}
-	err = check.run(ctx)
-	if isCorruption(err) {
-		v.add("database", "%v", err)
-		err = nil
+	if err != nil {
+		v.add("database", "can not be read: %s", reasonOf(err))
+		return v, nil
 	}
-	return v, errors.Join(err, c.Close())
+	v.Direct, v.Readable, v.Stats = c.Direct, true, c.Stats()
+	check := verifier{Verification: v, reading: c.reading, view: c.reading.view(), progress: progress, minutes: map[uint64]uint64{}}
+	return v, errors.Join(check.run(ctx), c.Close())
 }
 
 func (v *Verification) add(where, what string, args ...any) {
@@ -80,29 +90,83 @@ func (v *Verification) add(where, what string, args ...any) {
 // span is a range of sequences, inclusive.
 type span struct{ from, to uint64 }
 
+// verifier is one verification under way.
 type verifier struct {
 	*Verification
+	*reading
 	view     *view
-	db       *pebble.DB
 	progress func(done, total uint64)
 
-	gaps   []span // sequences that are not there
-	losses []span // sequences that loss events account for
-	minute map[uint64]uint64
+	gaps    []span            // sequences that are not there, ascending
+	lost    []span            // sequences that loss events account for
+	losses  []LossTotal       // of the loss events that are there
+	minutes map[uint64]uint64 // the first event of each minute
 }
 
+// run takes the steps. Each stands alone: what one finds does not hide what the
+// next would find.
 func (v *verifier) run(ctx context.Context) error {
-	v.minute = map[uint64]uint64{}
-	for _, step := range []func(context.Context) error{v.events, v.index, v.processes, v.journal} {
-		if err := step(ctx); err != nil {
-			return err
+	if v.damage != nil {
+		v.add("database", "%s", reasonOf(v.damage))
+	}
+	for _, step := range []struct {
+		what string
+		run  func(context.Context) error
+	}{
+		{"tables", v.tables}, {"events", v.events}, {"time index", v.index},
+		{"process table", v.processes}, {"journal", v.journal}, {"records about the store", v.meta},
+		{"order of keys", func(context.Context) error { return v.db.CheckLevels(nil) }},
+	} {
+		err := step.run(ctx)
+		if isRefusal(err) && !isCorruption(err) {
+			return fmt.Errorf("verify %s: %w", step.what, err)
+		}
+		if err != nil {
+			v.add(step.what, "can not be read: %s", v.reason(err))
 		}
 	}
 	v.account()
-	if v.Stats.Cursor > v.Stats.Head {
-		v.add("cursor", "is %d, above the last event %d", v.Stats.Cursor, v.Stats.Head)
+	return nil
+}
+
+// reason is an error in one line that speaks of the store, not of its copy.
+func (v *verifier) reason(err error) string {
+	return strings.ReplaceAll(reasonOf(err), v.dir, v.path)
+}
+
+// tables checks the checksums of all blocks of the tables in use, also of those
+// that no key leads to.
+func (v *verifier) tables(ctx context.Context) error {
+	levels, err := v.db.SSTables()
+	if err != nil {
+		return err
 	}
-	return v.db.CheckLevels(nil)
+	for _, t := range slices.Concat(levels...) {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		name := fmt.Sprintf("%s.sst", t.BackingSSTNum)
+		if err := checkTable(ctx, v.dir+"/"+name); err != nil {
+			v.add("table "+name, "%s", v.reason(err))
+		}
+	}
+	return nil
+}
+
+func checkTable(ctx context.Context, path string) error {
+	f, err := vfs.Default.Open(path)
+	if err != nil {
+		return err
+	}
+	readable, err := sstable.NewSimpleReadable(f)
+	if err != nil {
+		return errors.Join(err, f.Close())
+	}
+	r, err := sstable.NewReader(ctx, readable, sstable.ReaderOptions{})
+	if err != nil {
+		return errors.Join(err, readable.Close())
+	}
+	return errors.Join(r.ValidateBlockChecksums(), r.Close())
 }
 
 // each calls fn with every key of a prefix.
@@ -115,95 +179,36 @@ func (v *verifier) each(ctx context.Context, prefix string, fn func(key, value [
 	for it.First(); it.Valid() && ctx.Err() == nil; it.Next() {
 		fn(it.Key(), it.Value())
 	}
-	return errors.Join(ctx.Err(), it.Error(), it.Close())
+	return errors.Join(ctx.Err(), it.Close())
 }
 
-func (v *verifier) events(ctx context.Context) error {
-	next, read, total := v.view.floor, uint64(0), v.view.head-v.view.floor+1
-	var e event.Event
-	err := v.each(ctx, prefixEvent, func(key, value []byte) {
-		if read++; read%progressEvery == 0 {
-			v.tell(read, total)
-		}
-		seq, ok := parseNumber(key)
-		if !ok {
-			v.add(fmt.Sprintf("key %q", key), "is no event's")
-			return
-		}
-		if seq < v.view.floor {
-			v.add(fmt.Sprintf("event %d", seq), "is below the lowest sequence kept, %d", v.view.floor)
-			return
-		}
-		if seq > next {
-			v.gaps = append(v.gaps, span{next, seq - 1})
-		}
-		next = seq + 1
-		v.event(seq, value, &e)
-	})
-	v.tell(read, total)
-	return err
-}
-
-func (v *verifier) tell(done, total uint64) {
-	if v.progress != nil {
-		v.progress(done, total)
-	}
-}
-
-// event checks one.
-func (v *verifier) event(seq uint64, value []byte, e *event.Event) {
-	where := fmt.Sprintf("event %d", seq)
-	if err := event.Decode(value, e); err != nil {
-		v.add(where, "%v", err)
-		return
-	}
-	if e.Seq != seq || e.Epoch != v.view.epoch {
-		v.add(where, "says that it is %d of epoch %s", e.Seq, e.Epoch)
-	}
-	if v.Events++; v.Events == 1 {
-		v.FirstSeq = seq
-	}
-	v.LastSeq = seq
-	if l := e.Loss; l != nil && l.ToSeq > 0 {
-		v.losses = append(v.losses, span{l.FromSeq, l.ToSeq})
-	}
-	if m := minuteOf(e.Observed); v.minute[m] == 0 {
-		v.minute[m] = seq
-	}
-}
-
-// account finds the loss event of each gap, which must be one.
-func (v *verifier) account() {
-	for _, gap := range v.gaps {
-		covered := 0
-		for _, l := range v.losses {
-			if l.from <= gap.from && gap.to <= l.to {
-				covered++
-			}
-		}
-		if covered != 1 {
-			v.add(fmt.Sprintf("events %d to %d", gap.from, gap.to), "are missing and %d loss events account for them, not one", covered)
-		}
-	}
-}
-
-// index checks that the time index leads to every event: for each minute, to the
-// first or one before it.
+// index checks that a query by time finds every event: the lowest sequence that the
+// index gives for its minute and all later ones, which is where the query starts, is
+// not above it. An entry itself may be missing or higher after a step of the clock.
 func (v *verifier) index(ctx context.Context) error {
+	var entries []minute
 	err := v.each(ctx, prefixMinute, func(key, value []byte) {
 		m, ok := parseNumber(key)
-		first, seen := v.minute[m]
 		if !ok || len(value) != 8 {
-			v.add(fmt.Sprintf("key %q", key), "is no minute's")
+			v.add(fmt.Sprintf("key %q", key), "is no minute of the time index")
 			return
 		}
-		if seq := parseMetaNumber(value); seen && seq > first {
-			v.add(fmt.Sprintf("minute %d", m), "leads to event %d, but event %d was observed in it", seq, first)
-		}
-		delete(v.minute, m)
+		entries = append(entries, minute{m, parseMetaNumber(value)})
 	})
-	for m, seq := range v.minute {
-		v.add(fmt.Sprintf("minute %d", m), "is not in the time index, though event %d was observed in it", seq)
+	seen := make([]minute, 0, len(v.minutes))
+	for m, seq := range v.minutes {
+		seen = append(seen, minute{m, seq})
+	}
+	slices.SortFunc(seen, func(a, b minute) int { return cmp.Compare(b.minute, a.minute) })
+	start := v.view.head + 1
+	for _, s := range seen { // from the latest to the earliest
+		for len(entries) > 0 && entries[len(entries)-1].minute >= s.minute {
+			start = min(start, entries[len(entries)-1].seq)
+			entries = entries[:len(entries)-1]
+		}
+		if max(start, v.view.floor) > s.seq {
+			v.add(fmt.Sprintf("minute %d of the time index", s.minute), "queries since then start at event %d, but event %d was observed in it", start, s.seq)
+		}
 	}
 	return err
 }
@@ -213,8 +218,12 @@ func (v *verifier) processes(ctx context.Context) error {
 	return v.each(ctx, prefixProcess, func(key, value []byte) {
 		v.Processes++
 		id, ok := parseProcessKey(key)
+		if !ok || id.IsZero() {
+			v.add(fmt.Sprintf("key %q", key), "is no process's")
+			return
+		}
 		where := fmt.Sprintf("process %s", id)
-		if err := event.DecodeProcess(value, &p); err != nil || !ok {
+		if err := event.DecodeProcess(value, &p); err != nil {
 			v.add(where, "can not be decoded: %v", err)
 		} else if p.ID != id {
 			v.add(where, "says that it is %s", p.ID)
@@ -225,9 +234,36 @@ func (v *verifier) processes(ctx context.Context) error {
 func (v *verifier) journal(ctx context.Context) error {
 	return v.each(ctx, prefixJournal, func(key, value []byte) {
 		v.Transitions++
-		if err := json.Unmarshal(value, new(Transition)); err != nil {
-			n, _ := parseNumber(key)
+		n, ok := parseNumber(key)
+		if err := json.Unmarshal(value, new(Transition)); err != nil || !ok {
 			v.add(fmt.Sprintf("transition %d", n), "can not be decoded: %v", err)
 		}
 	})
+}
+
+// meta checks the records about the store, and what they count.
+func (v *verifier) meta(ctx context.Context) error {
+	sizes := map[string]int{metaAsOf: 8, metaBytes: 8, metaClean: 8, metaCursor: 16, metaEpoch: 16, metaFloor: 8}
+	err := v.each(ctx, prefixMeta, func(key, value []byte) {
+		want, known := sizes[string(key)]
+		if strings.HasPrefix(string(key), metaLoss) {
+			want, known = 16, true
+		}
+		if known && len(value) != want {
+			v.add(string(key), "has %d bytes, want %d", len(value), want)
+		}
+	})
+	if v.n.cursor > v.n.head {
+		v.add("cursor", "is %d, above the last event %d", v.n.cursor, v.n.head)
+	}
+	if v.n.acked > v.n.total {
+		v.add("cursor", "counts %d bytes up to it, of %d in all", v.n.acked, v.n.total)
+	}
+	for _, seen := range v.losses {
+		i := slices.IndexFunc(v.n.losses, func(t LossTotal) bool { return t.Cause == seen.Cause })
+		if i < 0 || v.n.losses[i].Events < seen.Events {
+			v.add("loss totals", "count fewer losses by %s than there are events: %d", seen.Cause, seen.Events)
+		}
+	}
+	return err
 }
