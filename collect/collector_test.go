@@ -62,7 +62,7 @@ func TestParents(t *testing.T) {
 	}, func(t *testing.T, w *world) {
 		w.begin()
 		w.expect("starts", "sensor started", "scan start 1", "scan start 30", "scan start 20", "scan start 40")
-		starts := w.store.events[1:]
+		starts := w.store.kept()[1:]
 		if starts[2].Process.ParentID != starts[1].Process.ID {
 			t.Error("a child in the same batch does not know its parent")
 		}
@@ -75,7 +75,7 @@ func TestParents(t *testing.T) {
 		w.host.with(func() { w.host.procs[20].record.PPID = 1 })
 		pass(DefaultInterval)
 		w.expect("reparented", "scan modify 20 parent_id")
-		last := w.store.events[len(w.store.events)-1]
+		last := w.store.kept()[len(w.store.kept())-1]
 		if want := starts[0].Process.ID.String(); last.Changes[0].New != want || last.Changes[0].Old != starts[1].Process.ID.String() {
 			t.Errorf("changes %v", last.Changes)
 		}
@@ -88,10 +88,10 @@ func TestReuseOfAPIDIsAStopAndAStart(t *testing.T) {
 		w.host.spawn(7, 6)
 		pass(DefaultInterval)
 		w.expect("reuse", "sensor started", "scan start 7", "scan stop 7", "scan start 7")
-		if w.store.events[1].Process.ID == w.store.events[3].Process.ID {
+		if w.store.kept()[1].Process.ID == w.store.kept()[3].Process.ID {
 			t.Error("two processes have one id")
 		}
-		stop := w.store.events[2]
+		stop := w.store.kept()[2]
 		if stop.NotBefore.IsZero() || stop.NotBefore.After(stop.Time) || stop.Process.Exe == "" {
 			t.Errorf("stop %+v", stop)
 		}
@@ -120,10 +120,10 @@ func TestZombies(t *testing.T) {
 			w.host.procs[8].record.State, w.host.procs[8].record.Threads = 'Z', 2
 		})
 		zombie := w.host.spawn(9, 6)
-		zombie.record.State = 'Z'
+		w.host.with(func() { zombie.record.State = 'Z' })
 		pass(DefaultInterval)
 		w.expect("ended", "sensor started", "scan start 7", "scan start 8", "scan stop 7", "scan start 9", "scan stop 9")
-		if stop := w.store.events[3]; stop.Exit == nil || stop.Exit.Code != 3 || stop.Process.Exe != "/bin/p7" {
+		if stop := w.store.kept()[3]; stop.Exit == nil || stop.Exit.Code != 3 || stop.Process.Exe != "/bin/p7" {
 			t.Errorf("stop of a zombie: %+v", stop)
 		}
 		pass(5 * DefaultInterval)
@@ -131,8 +131,8 @@ func TestZombies(t *testing.T) {
 		w.host.kill(9)
 		pass(DefaultInterval)
 		w.expect("reaped")
-		if got := w.store.alive(); len(w.store.table) != 1 || got[0] != 8 {
-			t.Errorf("table %v, alive %v", w.store.table, got)
+		if got := w.store.alive(); len(w.store.rows()) != 1 || got[0] != 8 {
+			t.Errorf("table %v, alive %v", w.store.rows(), got)
 		}
 	})
 }
@@ -155,8 +155,8 @@ func TestZombieIsRememberedAcrossRuns(t *testing.T) {
 		pass(DefaultInterval)
 		w.expect("reused in one tick", "scan start 7")
 		_ = w.stop()
-		if len(w.store.table) != 1 {
-			t.Errorf("table %v", w.store.table)
+		if len(w.store.rows()) != 1 {
+			t.Errorf("table %v", w.store.rows())
 		}
 		w.checkStore()
 	})
@@ -189,7 +189,7 @@ func TestExecModifyAndWhatCouldNotBeRead(t *testing.T) {
 		w.host.with(func() { w.host.procs[7].record.UID, w.host.procs[7].record.Args = 5, []string{"a b", "c"} })
 		pass(DefaultInterval)
 		w.expect("modify", "scan modify 7 args uid")
-		if got := w.store.events[len(w.store.events)-1].Changes; got[0].Old != "p7" || got[0].New != "'a b' c" || got[1].New != "5" {
+		if got := w.store.kept()[len(w.store.kept())-1].Changes; got[0].Old != "p7" || got[0].New != "'a b' c" || got[1].New != "5" {
 			t.Errorf("changes %v", got)
 		}
 		w.host.with(func() { w.host.procs[7].record.Exe, w.host.procs[7].record.UID = "/bin/sh", 6 })
@@ -205,7 +205,7 @@ func TestExecModifyAndWhatCouldNotBeRead(t *testing.T) {
 		})
 		pass(DefaultInterval)
 		w.expect("unreadable", "scan modify 7 name")
-		if got := w.store.events[len(w.store.events)-1].Process; got.Exe != "/bin/sh" || len(got.Args) != 2 {
+		if got := w.store.kept()[len(w.store.kept())-1].Process; got.Exe != "/bin/sh" || len(got.Args) != 2 {
 			t.Errorf("what was known is lost: %+v", got)
 		}
 	})
@@ -235,7 +235,7 @@ func TestThresholds(t *testing.T) {
 		set(7<<20, 15*time.Second, "50 points", "scan modify 7 cpu")
 		set(7<<20, 15*time.Second, "as reported")
 		set(16<<20, 0, "both", "scan modify 7 rss cpu")
-		if got := w.store.events[len(w.store.events)-1].Changes; got[1].Old != "50.0%" || got[1].New != "0.0%" || got[0].Old != "7340032" {
+		if got := w.store.kept()[len(w.store.kept())-1].Changes; got[1].Old != "50.0%" || got[1].New != "0.0%" || got[0].Old != "7340032" {
 			t.Errorf("changes %v", got)
 		}
 	})

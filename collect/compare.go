@@ -35,7 +35,7 @@ type thresholds struct {
 // are not gone even if they are not in s.
 func (t *table) compareWith(s *Snapshot, th thresholds, keep []int32, d *differences) {
 	d.reset()
-	c := comparison{table: t, snapshot: s, thresholds: th, differences: d, now: s.Began.UnixNano()}
+	c := comparison{table: t, snapshot: s, limits: th, differences: d, now: s.Began.UnixNano()}
 	if !t.compare.IsZero() {
 		c.elapsed = s.Began.Sub(t.compare)
 	}
@@ -62,7 +62,7 @@ func (t *table) compareWith(s *Snapshot, th thresholds, keep []int32, d *differe
 // comparison is one pass of compareWith.
 type comparison struct {
 	*differences
-	thresholds
+	limits   thresholds
 	table    *table
 	snapshot *Snapshot
 	now      int64
@@ -97,7 +97,7 @@ func (c *comparison) meetAlive(i, j int) {
 		m.points = points(o.CPU-e.cpu, c.elapsed)
 		c.measure(e, o, &m)
 	}
-	if c.thresholds.memory > 0 && memoryMoved(e.rss, o.RSS, c.thresholds.memory) && readsMemory(e, o) {
+	if c.limits.memory > 0 && memoryMoved(e.rss, o.RSS, c.limits.memory) && readsMemory(e, o) {
 		m.memory = true
 	}
 	e.cpu, e.seen = o.CPU, c.now
@@ -119,5 +119,5 @@ func (c *comparison) measure(e *entry, o *Observation, m *met) {
 		e.flags |= flagPointsKnown
 		return
 	}
-	m.cpu = c.thresholds.cpu > 0 && cpuMoved(e.points, m.points, c.thresholds.cpu) && readsCPU(e, o)
+	m.cpu = c.limits.cpu > 0 && cpuMoved(e.points, m.points, c.limits.cpu) && readsCPU(e, o)
 }

@@ -247,6 +247,32 @@ func (s *fakeStore) with(f func()) {
 	f()
 }
 
+// kept are the events, written the batches, rows the table, completeAsOf its
+// time, and loadCount the loads so far.
+func (s *fakeStore) kept() []*event.Event {
+	return locked(s, func() []*event.Event { return slices.Clone(s.events) })
+}
+
+func (s *fakeStore) written() []*event.Batch {
+	return locked(s, func() []*event.Batch { return slices.Clone(s.batches) })
+}
+
+func (s *fakeStore) completeAsOf() time.Time {
+	return locked(s, func() time.Time { return s.asOf })
+}
+
+func (s *fakeStore) loadCount() int { return locked(s, func() int { return s.loads }) }
+
+func (s *fakeStore) rows() map[event.ID]*event.Process {
+	return locked(s, func() map[event.ID]*event.Process { return maps.Clone(s.table) })
+}
+
+func locked[T any](s *fakeStore, read func() T) T {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return read()
+}
+
 // take returns the events since the last take, as lines: see line.
 func (s *fakeStore) take() []string {
 	s.mu.Lock()

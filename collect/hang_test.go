@@ -146,7 +146,9 @@ func TestShutdownDoesNotWaitForARefusingStore(t *testing.T) {
 		if err != nil || result.Complete || !strings.Contains(result.Detail, "no space left") {
 			t.Errorf("answer %+v, %v", result, err)
 		}
-		<-w.ended
+		if err := <-w.ended; !errors.Is(err, errDone) {
+			t.Errorf("Serve ended with %v", err)
+		}
 		w.cancel()
 	})
 }

@@ -197,7 +197,9 @@ func TestHotKeyThatPanicsCrashesTheUpdate(t *testing.T) {
 		if !errors.Is(err, ErrRestarted) {
 			t.Errorf("answer %v", err)
 		}
-		<-w.ended
+		if err := <-w.ended; err == nil || !strings.Contains(err.Error(), "bad hot key") {
+			t.Errorf("Serve ended with %v", err)
+		}
 		w.cancel()
 	})
 }

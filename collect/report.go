@@ -35,7 +35,6 @@ type report struct {
 	changes    []unit // go behind the starts
 	shortLived int    // ended before MinLifetime
 	leftOut    int    // living processes without room
-	excluded   int    // new ones that scope excludes
 	returned   bool   // a silent process is reported on again: read all
 }
 

@@ -43,8 +43,8 @@ func TestSecondRunReportsWhatHappenedMeanwhile(t *testing.T) {
 	}, func(t *testing.T, w *world) {
 		w.expect("second run", "sensor started", "sensor crashed", "loss down",
 			"recovered stop 2", "recovered start 4", "recovered modify 3 uid")
-		n := len(w.store.events)
-		down, stop := w.store.events[n-4].Loss, w.store.events[n-3]
+		n := len(w.store.kept())
+		down, stop := w.store.kept()[n-4].Loss, w.store.kept()[n-3]
 		if got := down.To.Sub(down.From); got != 2*time.Minute {
 			t.Errorf("down for %v", got)
 		}
@@ -100,10 +100,10 @@ func TestReboot(t *testing.T) {
 		if strings.Join(got, "\n") != strings.Join(want, "\n") {
 			t.Errorf("got %q\nwant %q", got, want)
 		}
-		if len(w.store.table) != 2 || w.store.bootID != "boot-2" {
-			t.Errorf("table of %s: %v", w.store.bootID, w.store.table)
+		if len(w.store.rows()) != 2 || w.store.bootID != "boot-2" {
+			t.Errorf("table of %s: %v", w.store.bootID, w.store.rows())
 		}
-		for _, e := range w.store.events {
+		for _, e := range w.store.kept() {
 			if e.Kind == event.KindStop && !e.Time.Equal(w.cfg.Host.BootTime) {
 				t.Errorf("stop at %v", e.Time)
 			}
@@ -145,10 +145,10 @@ func TestFirstEventOfAnEpochNamesTheLastOne(t *testing.T) {
 		w.store.fresh = event.Table{PreviousEpoch: event.Epoch{9}, PreviousSeq: 77, Quarantined: "/var/lib/x.corrupt"}
 	}, func(t *testing.T, w *world) {
 		w.expect("start", "sensor started", "loss store_quarantined")
-		if got := w.store.events[0].Sensor; got.PreviousEpoch != (event.Epoch{9}) || got.PreviousSeq != 77 || got.Version != "1.2.3" {
+		if got := w.store.kept()[0].Sensor; got.PreviousEpoch != (event.Epoch{9}) || got.PreviousSeq != 77 || got.Version != "1.2.3" {
 			t.Errorf("sensor %+v", got)
 		}
-		if got := w.store.events[1].Loss.Hint; !strings.Contains(got, "/var/lib/x.corrupt") {
+		if got := w.store.kept()[1].Loss.Hint; !strings.Contains(got, "/var/lib/x.corrupt") {
 			t.Errorf("hint %q", got)
 		}
 	})
@@ -167,7 +167,7 @@ func TestEpochThatChangesInTheMiddleOfARun(t *testing.T) {
 		})
 		pass(maxBackOff)
 		w.expect("new store", "sensor health", "loss store_unavailable", "scan start 7")
-		if got := w.store.events[0].Sensor; got.PreviousEpoch != (event.Epoch{1}) || got.PreviousSeq != 2 {
+		if got := w.store.kept()[0].Sensor; got.PreviousEpoch != (event.Epoch{1}) || got.PreviousSeq != 2 {
 			t.Errorf("sensor %+v", got)
 		}
 	})
@@ -186,9 +186,9 @@ func TestStoreOutOfServiceInTheMiddleOfARun(t *testing.T) {
 			t.Errorf("health %v, %v", health, err)
 		}
 		pass(time.Hour)
-		loads := w.store.loads
+		loads := w.store.loadCount()
 		pass(time.Minute)
-		if got := w.store.loads - loads; got != 12 {
+		if got := w.store.loadCount() - loads; got != 12 {
 			t.Errorf("%d attempts a minute", got)
 		}
 		w.host.spawn(9, 9)
@@ -196,7 +196,7 @@ func TestStoreOutOfServiceInTheMiddleOfARun(t *testing.T) {
 		w.store.with(func() { w.store.fail = nil })
 		pass(maxBackOff)
 		w.expect("back", "loss store_unavailable", "recovered stop 7", "recovered start 9")
-		loss := w.store.events[len(w.store.events)-3].Loss
+		loss := w.store.kept()[len(w.store.kept())-3].Loss
 		if loss.From.After(began) || loss.To.Sub(began) < time.Hour {
 			t.Errorf("loss from %v to %v", loss.From, loss.To)
 		}
@@ -248,7 +248,7 @@ func TestBigCycleInPartsOfWhichSomeFail(t *testing.T) {
 			}
 		})
 		pass(DefaultInterval)
-		if got := w.store.asOf; !got.Before(time.Now()) {
+		if got := w.store.completeAsOf(); !got.Before(time.Now()) {
 			t.Error("an incomplete table claims to be complete")
 		}
 		pass(DefaultInterval)
@@ -258,8 +258,8 @@ func TestBigCycleInPartsOfWhichSomeFail(t *testing.T) {
 				starts++
 			}
 		}
-		if starts != 1000 || len(w.store.table) != 1000 {
-			t.Errorf("%d starts, table of %d", starts, len(w.store.table))
+		if starts != 1000 || len(w.store.rows()) != 1000 {
+			t.Errorf("%d starts, table of %d", starts, len(w.store.rows()))
 		}
 	})
 }
@@ -270,7 +270,7 @@ func TestBigEventsMakeSmallBatches(t *testing.T) {
 			w.host.spawn(pid+1, 1).record.Args = []string{"x", strings.Repeat("a", 30<<10)}
 		}
 		w.begin()
-		for i, b := range w.store.batches {
+		for i, b := range w.store.written() {
 			if len(b.Events) > 17 { // with the record in the table, 60 KiB each
 				t.Errorf("batch %d has %d events", i, len(b.Events))
 			}
@@ -281,12 +281,12 @@ func TestBigEventsMakeSmallBatches(t *testing.T) {
 func TestQuietCycleIsOneBatch(t *testing.T) {
 	bubble(t, func(w *world) { w.host.spawn(7, 5) }, func(t *testing.T, w *world) {
 		w.begin()
-		before := len(w.store.batches)
+		before := len(w.store.written())
 		pass(10 * DefaultInterval)
-		if got := len(w.store.batches) - before; got != 10 {
+		if got := len(w.store.written()) - before; got != 10 {
 			t.Errorf("%d batches for 10 cycles", got)
 		}
-		last := w.store.batches[len(w.store.batches)-1]
+		last := w.store.written()[len(w.store.written())-1]
 		if len(last.Events)+len(last.Put)+len(last.Delete) != 0 || !last.AsOf.Equal(time.Now()) || last.BootID != "boot-1" {
 			t.Errorf("batch %+v", last)
 		}

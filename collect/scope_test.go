@@ -92,8 +92,8 @@ func TestExcludeThatIsNewInASecondRun(t *testing.T) {
 		w.host.with(func() { w.host.procs[2].record.UID = 3 })
 	}, func(t *testing.T, w *world) {
 		w.expect("no stop", "sensor started", "sensor crashed", "loss down")
-		if len(w.store.table) != 3 {
-			t.Errorf("table %v", w.store.table)
+		if len(w.store.rows()) != 3 {
+			t.Errorf("table %v", w.store.rows())
 		}
 	})
 }
@@ -108,7 +108,7 @@ func TestMaxProcessesIsStable(t *testing.T) {
 	}, func(t *testing.T, w *world) {
 		w.begin()
 		w.expect("the oldest", "sensor started", "loss max_processes", "scan start 5", "scan start 7")
-		if loss := w.store.events[1].Loss; loss.Count != 2 || !loss.Known {
+		if loss := w.store.kept()[1].Loss; loss.Count != 2 || !loss.Known {
 			t.Errorf("loss %+v", loss)
 		}
 		health, _ := w.handle.HealthCheck(t.Context())
@@ -177,7 +177,9 @@ func TestMinLifetime(t *testing.T) {
 		pass(DefaultInterval)
 		w.expect("found by the next scan", "scan start 9")
 		zombie := w.host.spawn(11, 11)
-		zombie.record.State, zombie.record.StartTime = 'Z', time.Now().Add(DefaultInterval-time.Second)
+		w.host.with(func() {
+			zombie.record.State, zombie.record.StartTime = 'Z', time.Now().Add(DefaultInterval-time.Second)
+		})
 		pass(DefaultInterval)
 		w.expect("a zombie that can't have lived long")
 		if got := w.handle.Status().Totals.ShortLived; got != 3 {
@@ -222,12 +224,12 @@ func TestRedactionComesFirst(t *testing.T) {
 		w.host.with(func() { w.host.procs[7].record.Args = []string{"x", "--password=other"} })
 		pass(DefaultInterval)
 		w.expect("only what is redacted is compared")
-		for _, e := range w.store.events {
+		for _, e := range w.store.kept() {
 			if strings.Contains(strings.Join(e.Process.Args, " "), "hunter2") {
 				t.Errorf("secret in %v", e.Process.Args)
 			}
 		}
-		for _, p := range w.store.table {
+		for _, p := range w.store.rows() {
 			if strings.Contains(strings.Join(p.Args, " "), "hunter2") {
 				t.Errorf("secret in the table: %v", p.Args)
 			}
