@@ -117,7 +117,10 @@ func TestKnownProcessIsReadAgainOnlyWhenItChanges(t *testing.T) {
 		{"arguments moved", change(" 140733729090037 ", " 140733729090038 "), true, false},
 		{"image", change(" 140733729086000 ", " 140733729086016 "), true, true},
 		{"image hidden", change(" 140733729086000 ", " 0 "), true, false},
-		{"another owner", change(" 275790 ", " 275791 "), true, false},
+		{"another owner", func(e entry) entry {
+			e.stat = strings.NewReplacer(" 275790 ", " 275791 ", " 140733729086000 ", " 140733729086016 ").Replace(e.stat)
+			return e
+		}, true, false},
 		{"zombie", change(") S 815 4711 815 34816", ") Z 815 4711 0 0"), false, false},
 		{"zombie with another parent", change(") S 815 ", ") Z 1 "), true, false},
 	}
@@ -340,7 +343,7 @@ func TestArgumentsAreBounded(t *testing.T) {
 }
 
 // TestChangeUnderTheReading changes a process after its stat was read and
-// before its user ids are: the record must be of one process, or there is none.
+// before its arguments are: the record must be of one process, or there is none.
 func TestChangeUnderTheReading(t *testing.T) {
 	const pid = 4711
 	exec := sleeper(pid, 1)
@@ -385,23 +388,49 @@ func TestChangeUnderTheReading(t *testing.T) {
 	}
 }
 
-// duringReading calls change once, while the scanner reads the status of pid.
+// TestOwnerThatChangesEachTime gives a PID to another process under each
+// reading: none of them can be reported, and the scan goes on.
+func TestOwnerThatChangesEachTime(t *testing.T) {
+	const pid = 4711
+	f := newFixture(t)
+	f.put(1, sleeper(1, 1))
+	f.put(pid, sleeper(pid, 1))
+	f.duringReading(pid, func() {
+		f.put(pid, sleeper(pid, 2))
+		f.duringReading(pid, func() { f.put(pid, sleeper(pid, 3)) })
+	})
+	s := newScanner(t, Config{Proc: f.dir})
+	if snap := scan(t, s, false); snap.Vanished != 1 || len(snap.Observations) != 1 {
+		t.Errorf("vanished %d of %+v, want one", snap.Vanished, snap.Observations)
+	}
+	if o := whole(t, scan(t, s, false), pid); o.StartTicks != 3 {
+		t.Errorf("got %+v, want the last owner", o)
+	}
+}
+
+// duringReading calls change once, while the scanner reads the arguments of pid.
 func (f fixture) duringReading(pid int, change func()) {
 	f.t.Helper()
-	status := filepath.Join(f.dir, strconv.Itoa(pid), "status")
-	f.must(os.Remove(status))
-	f.must(unix.Mkfifo(status, 0o600))
+	cmdline := filepath.Join(f.dir, strconv.Itoa(pid), "cmdline")
+	f.must(os.Remove(cmdline))
+	f.must(unix.Mkfifo(cmdline, 0o600))
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		w, err := os.OpenFile(status, os.O_WRONLY, 0) // waits for the reader
+		w, err := os.OpenFile(cmdline, os.O_WRONLY, 0) // waits for the reader
 		if err != nil {
 			f.t.Error(err)
 			return
 		}
 		change()
-		_, _ = w.WriteString(sleeper(pid, 1).status) // what the scanner does with it does not matter
+		_, _ = w.WriteString(sleeper(pid, 1).cmdline) // what the scanner does with it does not matter
 		_ = w.Close()
 	}()
-	f.t.Cleanup(func() { <-done })
+	f.t.Cleanup(func() {
+		// Without a reader, because the test failed, the goroutine would wait for ever.
+		if r, err := os.OpenFile(cmdline, os.O_RDONLY|unix.O_NONBLOCK, 0); err == nil {
+			_ = r.Close()
+		}
+		<-done
+	})
 }
