@@ -58,7 +58,7 @@ const sleeperReady = "ready"
 
 // sleep is what a sleeper runs.
 func sleep() {
-	fmt.Print(sleeperReady)
+	_, _ = os.Stdout.WriteString(sleeperReady)
 	_, _ = io.Copy(io.Discard, os.Stdin)
 }
 

@@ -170,7 +170,9 @@ func refusal(response *http.Response) error {
 // peer is the PID of who listens on the socket, 0 if unknown. A connection to a
 // hung daemon still succeeds as long as its backlog has room.
 func (c *Client) peer() int {
-	conn, err := net.DialTimeout("unix", c.path, 100*time.Millisecond)
+	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+	defer cancel()
+	conn, err := new(net.Dialer).DialContext(ctx, "unix", c.path)
 	if err != nil {
 		return 0
 	}

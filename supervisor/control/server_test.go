@@ -217,7 +217,9 @@ func TestServeAgain(t *testing.T) {
 		t.Fatal("the second Serve shows no progress")
 	}
 	cancel()
-	<-done
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Errorf("the second Serve ended with %v", err)
+	}
 }
 
 func TestStaleSocketIsReplacedAndNothingElse(t *testing.T) {
@@ -401,7 +403,10 @@ func TestFollowEndsWithTheServer(t *testing.T) {
 	<-first
 	_ = r.stop()
 	select {
-	case <-done:
+	case err := <-done:
+		if err == nil {
+			t.Error("a stream that was broken off looks complete")
+		}
 	case <-time.After(patience):
 		t.Fatal("the stream outlives its server")
 	}

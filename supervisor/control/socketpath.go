@@ -47,14 +47,13 @@ func resolve(path string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if real, err := filepath.EvalSymlinks(abs); err == nil {
-		return real, nil
+	if followed, err := filepath.EvalSymlinks(abs); err == nil {
+		return followed, nil
 	}
-	parent, err := filepath.EvalSymlinks(filepath.Dir(abs))
-	if err != nil {
-		return abs, nil // it will be made as it is named
+	if parent, err := filepath.EvalSymlinks(filepath.Dir(abs)); err == nil {
+		return filepath.Join(parent, filepath.Base(abs)), nil
 	}
-	return filepath.Join(parent, filepath.Base(abs)), nil
+	return abs, nil // it will be made as it is named
 }
 
 // privateDir is where sockets with too long a path go.
