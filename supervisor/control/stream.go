@@ -41,18 +41,19 @@ func (s *Server) serveEvents(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	st := stream{server: s, w: w, last: q.After}
-	if err := st.run(r.Context(), q); err != nil && r.Context().Err() == nil {
-		st.abort(err)
+	if err := st.run(r.Context(), q); err != nil {
+		st.abort(r.Context(), err)
 	}
 }
 
 // abort tells the client that something failed: by status while nothing was
 // sent, else by breaking off the answer so that it is not taken for complete.
-func (st *stream) abort(err error) {
+// That goes for the end of the server too.
+func (st *stream) abort(ctx context.Context, err error) {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		st.server.slow.Add(1)
 	}
-	if st.sent > 0 {
+	if st.sent > 0 || ctx.Err() != nil {
 		panic(http.ErrAbortHandler)
 	}
 	switch {
