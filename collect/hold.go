@@ -14,7 +14,7 @@ func (t *table) dueHeld(now time.Time) (due []int32, next time.Time) {
 		if !e.has(flagHeld) {
 			continue
 		}
-		if at := time.Unix(0, e.due); !at.After(now) {
+		if at := t.made.Add(e.due); !at.After(now) {
 			due = append(due, e.pid)
 		} else if next.IsZero() || at.Before(next) {
 			next = at

@@ -127,7 +127,7 @@ func (r *report) stopGone(e *entry) {
 // endHeld deals with a process that ended while its start was held back. One
 // that was due may have lived long enough, so it is reported after all.
 func (r *report) endHeld(e *entry, p *event.Process) {
-	if r.at().UnixNano() < e.due {
+	if r.at().Before(r.table.made.Add(e.due)) {
 		r.shortLived++
 		return
 	}
@@ -205,7 +205,7 @@ func (r *report) hold(e *entry) {
 	age := max(0, r.observed.Sub(e.process.StartTime))
 	if age < least {
 		e.flags |= flagHeld
-		e.due = r.observed.Add(least - age).UnixNano()
+		e.due = r.observed.Add(least - age).Sub(r.table.made)
 	}
 }
 

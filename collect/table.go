@@ -31,7 +31,7 @@ type entry struct {
 	rss    uint64        // as last reported
 	points float64       // CPU usage as last reported, in points of one core
 	seen   int64         // begin of the last scan that saw it alive, Unix nanoseconds; 0 if none
-	due    int64         // when a held start is due, Unix nanoseconds
+	due    time.Duration // when a held start is due, since table.made
 
 	// process is the record as last reported (or, while unreported, as last
 	// read). It is replaced, never changed: batches share it.
@@ -74,11 +74,12 @@ type table struct {
 	entries []entry
 	spare   []entry   // memory of the layout before this one
 	compare time.Time // begin of the last scan it was compared with; zero: none
+	made    time.Time // what held starts are timed from, so that a step of the wall clock does not hold them for ever
 }
 
 // newTable is the table that the store holds.
 func newTable(stored *event.Table, exclude *Scope) *table {
-	t := &table{entries: make([]entry, 0, len(stored.Processes))}
+	t := &table{entries: make([]entry, 0, len(stored.Processes)), made: time.Now()}
 	for _, p := range stored.Processes {
 		t.entries = append(t.entries, loadedEntry(p, stored.AsOf, exclude))
 	}
