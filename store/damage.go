@@ -118,8 +118,8 @@ func scanLog(r io.Reader, number uint32) (int64, error) {
 	}
 }
 
-// skipChunks returns the place in a block where its valid chunks end, which is its
-// length if nothing but padding follows.
+// skipChunks returns the place in a block where its valid chunks end: its length if
+// nothing but padding can follow.
 func skipChunks(block []byte, number uint32) int {
 	at := 0
 	for at < len(block) {
@@ -129,8 +129,8 @@ func skipChunks(block []byte, number uint32) int {
 		}
 		at += size
 	}
-	if rest := block[at:]; len(block) == logBlock && len(rest) < chunkSyncHeader && strings.Trim(string(rest), "\x00") == "" {
-		return len(block)
+	if len(block) == logBlock && logBlock-at < chunkSyncHeader {
+		return logBlock // no chunk fits
 	}
 	return at
 }
