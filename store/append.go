@@ -26,7 +26,7 @@ func (s *Store) Append(ctx context.Context, b *event.Batch) error {
 	}
 	defer s.release()
 	w := n.newWrite()
-	defer w.batch.Close()
+	defer discard(w.batch)
 	if err := w.add(b); err != nil {
 		clearSequences(b)
 		return s.readFailed(err)
@@ -127,6 +127,9 @@ func (w *write) table(b *event.Batch) {
 		must(w.batch.Set([]byte(metaBoot), []byte(b.BootID), nil))
 	}
 }
+
+// discard gives a batch's memory back. What it wrote, it wrote.
+func discard(b *pebble.Batch) { _ = b.Close() }
 
 // adopt makes a durable write the present.
 func (n *session) adopt(w *write) {

@@ -23,11 +23,15 @@ func benchDir(b *testing.B) string {
 	if parent == "" {
 		parent = "."
 	}
-	dir, err := os.MkdirTemp(parent, ".bench-")
+	dir, err := os.MkdirTemp(parent, ".bench-") //nolint:usetesting // not where temporary files are
 	if err != nil {
 		b.Fatal(err)
 	}
-	b.Cleanup(func() { os.RemoveAll(dir) })
+	b.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			b.Error(err)
+		}
+	})
 	return dir
 }
 
@@ -126,7 +130,7 @@ func encodeBench(batch *event.Batch) (values, processes [][]byte) {
 
 func writeRaw(db *pebble.DB, seq *uint64, values, processes [][]byte) error {
 	batch := db.NewBatch()
-	defer batch.Close()
+	defer discard(batch)
 	var key []byte
 	for _, v := range values {
 		*seq++

@@ -53,13 +53,13 @@ func failForEver(name string) {
 	c := Config{
 		Dir: "db", FS: injectFaults(vfs.NewMem(), on), memTable: 64 << 10, CommitDeadline: 100 * time.Millisecond,
 		Fatal: func(err error) {
-			fmt.Println(err)
+			_, _ = fmt.Fprintln(os.Stdout, err)
 			os.Exit(fatalExit) //nolint:forbidigo // this is a process of its own
 		},
 	}
 	s, err := Open(context.Background(), c)
 	if err != nil {
-		fmt.Println(err)
+		_, _ = fmt.Fprintln(os.Stdout, err)
 		return
 	}
 	for n := uint64(1); n < 1000; n++ {
@@ -69,11 +69,11 @@ func failForEver(name string) {
 		b := testBatch(testTime, n)
 		b.Put[0].CWD = strings.Repeat("x", 4000)
 		if err := s.Append(context.Background(), b); err != nil {
-			fmt.Println(err)
+			_, _ = fmt.Fprintln(os.Stdout, err)
 			return
 		}
 	}
-	fmt.Println("never failed")
+	_, _ = fmt.Fprintln(os.Stdout, "never failed")
 }
 
 func TestFatal(t *testing.T) {

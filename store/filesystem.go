@@ -173,7 +173,7 @@ func (g *guardFS) ReuseForWrite(oldname, newname string, c vfs.DiskWriteCategory
 		}
 		f, err := g.FS.ReuseForWrite(oldname, newname, c)
 		if err != nil {
-			_, gone := g.FS.Stat(oldname)
+			_, gone := g.Stat(oldname)
 			renamed = gone != nil
 		}
 		return f, err

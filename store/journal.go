@@ -36,7 +36,7 @@ func (s *Store) Journal(ctx context.Context, t Transition) error {
 	}
 	defer s.release()
 	b := n.db.NewBatch()
-	defer b.Close()
+	defer discard(b)
 	next := n.journal + 1
 	must(b.Set(journalKey(next), value, nil))
 	if next > journalSize {

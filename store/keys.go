@@ -56,9 +56,9 @@ func appendMinuteKey(dst []byte, minute uint64) []byte {
 	return seqKey(dst, prefixMinute, minute)
 }
 
-func eventKey(seq uint64) []byte  { return appendEventKey(nil, seq) }
-func journalKey(n uint64) []byte  { return appendJournalKey(nil, n) }
-func minuteKey(min uint64) []byte { return appendMinuteKey(nil, min) }
+func eventKey(seq uint64) []byte { return appendEventKey(nil, seq) }
+func journalKey(n uint64) []byte { return appendJournalKey(nil, n) }
+func minuteKey(m uint64) []byte  { return appendMinuteKey(nil, m) }
 
 func lossKey(c event.LossCause) []byte { return append([]byte(metaLoss), byte(c)) }
 

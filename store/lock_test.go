@@ -14,18 +14,27 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// holdEnv makes the test binary open a store and hold it until its input ends.
+// holdEnv makes the test binary make a store and hold its lock until its input
+// ends. It does not keep the database open, whose background work would change
+// files while the test looks whether anything did.
 const holdEnv = "PROCMOND_TEST_HOLD_STORE"
 
 func holdStore(dir string) {
-	s, err := Open(context.Background(), Config{Dir: dir, Fatal: func(err error) { panic(err) }})
-	if err != nil {
-		fmt.Println(err)
-		return
+	ctx := context.Background()
+	s, err := Open(ctx, Config{Dir: dir, Fatal: func(err error) { panic(err) }})
+	if err == nil {
+		err = s.Close(true)
 	}
-	fmt.Println("open")
+	if err != nil {
+		panic(err)
+	}
+	lock, err := lockDir(ctx, privateFS{vfs.Default}, dir, 0)
+	if err != nil {
+		panic(err)
+	}
+	_, _ = fmt.Fprintln(os.Stdout, "held")
 	_, _ = io.Copy(io.Discard, os.Stdin)
-	_ = s.Close(true)
+	_ = lock.Close()
 }
 
 func TestLockedByAnotherProcess(t *testing.T) {
@@ -37,7 +46,7 @@ func TestLockedByAnotherProcess(t *testing.T) {
 	if err := errors.Join(err1, err2, cmd.Start()); err != nil {
 		t.Fatal(err)
 	}
-	if line, err := bufio.NewReader(out).ReadString('\n'); line != "open\n" {
+	if line, err := bufio.NewReader(out).ReadString('\n'); line != "held\n" {
 		t.Fatalf("the other process: %q, %v", line, err)
 	}
 	c := testConfig(t, nil)

@@ -24,7 +24,7 @@ func lockHolder(vs vfs.FS, path string, err error) int {
 	if openErr != nil {
 		return 0
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // only asked, nothing written
 	query := unix.Flock_t{Type: unix.F_WRLCK}
 	if unix.FcntlFlock(f.Fd(), unix.F_GETLK, &query) != nil || query.Type == unix.F_UNLCK {
 		return 0

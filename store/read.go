@@ -109,7 +109,7 @@ func (s *Store) Ack(ctx context.Context, seq uint64) error {
 		return s.readFailed(err)
 	}
 	b := n.db.NewBatch()
-	defer b.Close()
+	defer discard(b)
 	must(b.Set([]byte(metaCursor), twoNumbers(seq, n.acked+sum), nil))
 	if err := s.commit(n, b); err != nil {
 		return err

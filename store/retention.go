@@ -175,7 +175,7 @@ func (n *session) floorBySize(limit uint64) (uint64, error) {
 func (s *Store) removeBelow(n *session, floor uint64, minutes []minute) error {
 	old := n.floor.Load()
 	b := n.db.NewBatch()
-	defer b.Close()
+	defer discard(b)
 	must(b.DeleteRange(eventKey(old), eventKey(floor), nil))
 	must(b.Set([]byte(metaFloor), number(floor), nil))
 	trimMinutes(b, minutes, floor)

@@ -258,7 +258,7 @@ func (s *Store) finish(n *session) error {
 		return err
 	}
 	b := n.db.NewBatch()
-	defer b.Close()
+	defer discard(b)
 	must(b.Set([]byte(metaClean), timeNumber(s.wall()), nil))
 	return s.commit(n, b)
 }

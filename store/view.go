@@ -59,22 +59,13 @@ func (s *Store) readFailed(err error) error {
 }
 
 // lastNumber returns the number of the last key with this prefix, or 0.
-func lastNumber(r pebble.Reader, prefix string) (uint64, error) {
-	return edgeNumber(r, prefix, (*pebble.Iterator).Last)
-}
-
-// firstNumber returns the number of the first key with this prefix, or 0.
-func firstNumber(r pebble.Reader, prefix string) (uint64, error) {
-	return edgeNumber(r, prefix, (*pebble.Iterator).First)
-}
-
-func edgeNumber(r pebble.Reader, prefix string, seek func(*pebble.Iterator) bool) (n uint64, err error) {
+func lastNumber(r pebble.Reader, prefix string) (n uint64, err error) {
 	lower, upper := keySpan(prefix)
 	it, err := r.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
 	if err != nil {
 		return 0, err
 	}
-	if seek(it) {
+	if it.Last() {
 		n, _ = parseNumber(it.Key())
 	}
 	return n, errors.Join(it.Error(), it.Close())
