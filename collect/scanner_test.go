@@ -28,7 +28,7 @@ func TestScannerThatDoesNotSort(t *testing.T) {
 		w.cfg.Scanner = &sloppy{w.host, func(s *Snapshot) {
 			o := s.Observations
 			o[0], o[1] = o[1], o[0]
-			s.Observations = append(o, o[0])
+			s.Observations = append(s.Observations, o[0])
 		}}
 		w.host.spawn(7, 5)
 		w.host.spawn(8, 6)

@@ -236,3 +236,17 @@ func TestRedactionComesFirst(t *testing.T) {
 		}
 	})
 }
+
+// Clipping comes before the comparison too: what the store gives back after a
+// restart must be what the host shows.
+func TestClippingComesFirst(t *testing.T) {
+	bubble(t, func(w *world) {
+		w.host.spawn(7, 5).record.Args = []string{"x", strings.Repeat("y", event.MaxArgs+1)}
+	}, func(t *testing.T, w *world) {
+		w.begin()
+		p := w.store.kept()[1].Process
+		if !p.Missing.Truncated.Has(event.FieldArgs) || len(p.Args[len(p.Args)-1]) > event.MaxArgs {
+			t.Errorf("missing %+v", p.Missing)
+		}
+	})
+}
