@@ -117,15 +117,24 @@ func (e *errNoDatabase) Error() string {
 	return "there is no database; tried " + strings.Join(e.tried, ", ")
 }
 
-// existing picks the first place that holds something, or that can not be
-// looked at, which the caller will find out.
-func existing(places []string) (string, error) {
+// existing picks the first place that holds something. If there is none but one
+// that this user may not look at, it is that one, not readable.
+func existing(places []string) (place string, readable bool, err error) {
+	hidden := ""
 	for _, place := range places {
-		if _, err := os.Lstat(place); !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTDIR) {
-			return place, nil
+		_, err := os.Lstat(place)
+		switch {
+		case err == nil:
+			return place, true, nil
+		case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENOTDIR):
+		case hidden == "":
+			hidden = place
 		}
 	}
-	return "", &exitError{
+	if hidden != "" {
+		return hidden, false, nil
+	}
+	return "", false, &exitError{
 		code: exitNotRunning, err: &errNoDatabase{tried: places},
 		hint: "Start the daemon with `procmond`, or name its database with --database.",
 	}

@@ -52,19 +52,13 @@ func (c *eventsCommand) run(ctx context.Context, p invocation) error {
 		return err
 	}
 	show := c.printer(p)
-	for _, place := range places {
-		client, err := dial(place)
-		if err != nil {
-			return err
-		}
-		err = client.Events(ctx, query, show)
-		if !errors.Is(err, control.ErrNotListening) {
-			return eventsError(err)
-		}
+	err = askDaemon(places, func(_ string, client *control.Client) error { return client.Events(ctx, query, show) })
+	if err == nil {
+		return nil
 	}
-	place, err := existing(places)
+	place, err := noDaemon(places, err)
 	if err != nil {
-		return err
+		return eventsError(err)
 	}
 	if c.Follow {
 		return &exitError{code: exitNotRunning, err: fmt.Errorf("no daemon runs on %s, so there is nothing to follow", place)}
@@ -190,13 +184,4 @@ func position(s string) (event.Epoch, uint64, error) {
 		return event.Epoch{}, 0, fmt.Errorf("%q: want EPOCH.SEQ, the epoch and seq of an event", s)
 	}
 	return epoch, seq, nil
-}
-
-// dial makes a client for the daemon of a database; nothing is sent yet.
-func dial(database string) (*control.Client, error) {
-	path, err := control.SocketPath(database)
-	if err != nil {
-		return nil, fmt.Errorf("find control socket of %s: %w", database, err)
-	}
-	return control.Dial(path), nil
 }

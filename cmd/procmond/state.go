@@ -86,23 +86,20 @@ func writeJSON(f *os.File, v any) error {
 func findState(ctx context.Context, places []string) (report, error) {
 	askCtx, cancel := context.WithTimeout(ctx, askDeadline)
 	defer cancel()
-	var hung *control.NotRespondingError
-	for _, place := range places {
-		client, err := dial(place)
-		if err != nil {
-			return report{}, err
+	var r report
+	err := askDaemon(places, func(place string, client *control.Client) error {
+		r.database = place
+		var err error
+		r.state, err = client.State(askCtx)
+		if hung := new(control.NotRespondingError); errors.As(err, &hung) {
+			r.state, err = supervisor.SilentState(place, hung.PID), nil
 		}
-		state, err := client.State(askCtx)
-		switch {
-		case err == nil:
-			return report{state, place}, nil
-		case errors.As(err, &hung):
-			return report{supervisor.SilentState(place, hung.PID), place}, nil
-		case !errors.Is(err, control.ErrNotListening):
-			return report{}, err
-		}
+		return err
+	})
+	if err == nil {
+		return r, nil
 	}
-	place, err := existing(places)
+	place, err := noDaemon(places, err)
 	if err != nil {
 		return report{}, err
 	}

@@ -65,7 +65,8 @@ func (p invocation) database(f *clientFlags) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return existing(places)
+	place, _, err := existing(places)
+	return place, err
 }
 
 // progressLine is a line on standard error that overwrites itself; without a

@@ -162,7 +162,7 @@ type slowWriter struct{ bytes.Buffer }
 
 func (w *slowWriter) Write(p []byte) (int, error) {
 	for _, b := range p {
-		w.Buffer.WriteByte(b)
+		w.WriteByte(b)
 	}
 	return len(p), nil
 }

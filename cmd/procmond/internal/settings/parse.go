@@ -53,7 +53,7 @@ func parseDuration(unit, lowest, highest time.Duration, zero bool, field func(*V
 		if err != nil {
 			return err
 		}
-		if d != d.Truncate(unit) || d > highest || d < lowest && !(zero && d == 0) {
+		if off := zero && d == 0; d != d.Truncate(unit) || d > highest || d < lowest && !off {
 			return fmt.Errorf("want %v to %v, in steps of %v", lowest, highest, unit)
 		}
 		*field(v) = d
@@ -134,8 +134,15 @@ func parseSize(s string) (uint64, error) {
 		suffix string
 		bytes  uint64
 	}{
-		{"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30}, {"TiB", 1 << 40},
-		{"KB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"TB", 1e12}, {"B", 1},
+		{"KiB", 1 << 10},
+		{"MiB", 1 << 20},
+		{"GiB", 1 << 30},
+		{"TiB", 1 << 40},
+		{"KB", 1e3},
+		{"MB", 1e6},
+		{"GB", 1e9},
+		{"TB", 1e12},
+		{"B", 1},
 	}
 	for _, u := range units {
 		number, ok := strings.CutSuffix(s, u.suffix)
