@@ -20,7 +20,7 @@ func dial(database string) (*control.Client, error) {
 // returns what ask did. The error is [control.ErrNotListening] if no daemon runs
 // on any of them, and [control.ErrForbidden] if one may, where we may not look.
 func askDaemon(places []string, ask func(place string, c *control.Client) error) error {
-	nobody := error(control.ErrNotListening)
+	nobody := control.ErrNotListening
 	for _, place := range places {
 		client, err := dial(place)
 		if err != nil {
