@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -28,8 +27,7 @@ type Copy struct {
 }
 
 // OpenCopy opens the store in dir for reading, which no daemon may have open. Under
-// the store's lock it makes a copy beside it, which is links but for a few small
-// files, and lets go. What copies of dead processes left behind is removed. Errors
+// the store's lock it makes a copy beside it, of hard links, and lets go. What copies of dead processes left behind is removed. Errors
 // are those of [Inspect], and damage, for which [IsDamaged] is true: no daemon could
 // open it, or it can not be read at all. The caller must call Close.
 func OpenCopy(ctx context.Context, dir string) (*Copy, error) {
@@ -72,6 +70,11 @@ func copyPrefix(dir string) string { return ".procmond-read-" + filepath.Base(di
 // link makes the copy, beside the store because links need the same file system. It
 // runs under the store's lock, as everything does that makes or removes copies: so
 // a copy without a lock is one that nobody reads.
+//
+// Links are enough although the next daemon writes: Pebble removes or replaces files
+// that it finds when it is opened, and writes none of them again. It makes a new
+// MANIFEST, and uses only those logs again that it made since (record.LogRecycler);
+// TestCopyOutlivesTheStore holds it to that.
 func (c *Copy) link(dir string) error {
 	dir, err := filepath.EvalSymlinks(dir)
 	if err != nil {
@@ -92,7 +95,7 @@ func (c *Copy) link(dir string) error {
 		if !entry.Type().IsRegular() || isNotCopied(entry.Name()) {
 			continue
 		}
-		if err := linkOrCopy(filepath.Join(dir, entry.Name()), filepath.Join(c.dir, entry.Name())); err != nil {
+		if err := os.Link(filepath.Join(dir, entry.Name()), filepath.Join(c.dir, entry.Name())); err != nil {
 			return err
 		}
 	}
@@ -124,32 +127,6 @@ func removeAbandoned(dir string) {
 
 func isNotCopied(name string) bool {
 	return name == lockFile || name == ballastFile || name == identityNewFile
-}
-
-// linkOrCopy links tables and logs and copies everything else. Pebble never writes
-// a table again, and of logs it writes again only those that it made since it was
-// opened (record.LogRecycler; TestCopyOutlivesTheStore holds it to that).
-func linkOrCopy(from, to string) error {
-	switch filepath.Ext(from) {
-	case ".sst", ".blob", ".log":
-		return os.Link(from, to)
-	default:
-		return copyFile(from, to)
-	}
-}
-
-func copyFile(from, to string) error {
-	in, err := os.Open(from)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = in.Close() }()
-	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(out, in)
-	return errors.Join(err, out.Close())
 }
 
 // Query is [Store.Query] on the copy.

@@ -63,6 +63,14 @@ func copyStore(t *testing.T, dir string) string {
 	return to
 }
 
+func copyFile(from, to string) error {
+	data, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(to, data, 0o600)
+}
+
 func scan(t *testing.T, data []byte, number uint32) int64 {
 	t.Helper()
 	bad, err := scanLog(bytes.NewReader(data), number)

@@ -143,24 +143,7 @@ func deadStore(t *testing.T, clean bool) string {
 		mustClose(t, s, true)
 		return c.Dir
 	}
-	killed := filepath.Join(t.TempDir(), "db")
-	if err := os.Mkdir(killed, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	entries, err := os.ReadDir(c.Dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, e := range entries {
-		if e.Name() == lockFile { // reading it would release this process's lock
-			err = os.WriteFile(filepath.Join(killed, lockFile), nil, 0o600)
-		} else {
-			err = copyFile(filepath.Join(c.Dir, e.Name()), filepath.Join(killed, e.Name()))
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
+	killed := copyStore(t, c.Dir)
 	mustClose(t, s, true)
 	return killed
 }
