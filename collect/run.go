@@ -222,7 +222,7 @@ func (c *Collector) endOldBoot(ctx context.Context, stored *event.Table) error {
 	}
 	r := report{host: &c.cfg.Host, settings: &c.run.settings, observed: time.Now(), recovered: true}
 	for _, p := range stored.Processes {
-		r.units = append(r.units, r.bootUnit(p, stored.AsOf))
+		r.units = append(r.units, r.bootUnit(p, stored))
 	}
 	if _, err := c.appendUnits(ctx, r.units, event.Batch{AsOf: asOf, BootID: c.cfg.Host.BootID}); err != nil {
 		return err
@@ -246,14 +246,17 @@ func (c *Collector) rebooted(stored *event.Table) bool {
 	return true
 }
 
-// bootUnit ends one process with its boot.
-func (r *report) bootUnit(p *event.Process, asOf time.Time) unit {
+// bootUnit ends one process with its boot, in whose time it ended.
+func (r *report) bootUnit(p *event.Process, stored *event.Table) unit {
 	if p.State == event.StateZombie && p.Threads <= 1 {
 		return unit{remove: p.ID}
 	}
 	stop := r.newEvent(event.KindStop, event.SourceRecovered, p)
-	stop.Cause, stop.NotBefore = "boot", asOf
-	if boot := r.host.BootTime; boot.After(asOf) {
+	stop.Cause, stop.NotBefore = "boot", stored.AsOf
+	if stored.BootID != "" {
+		stop.BootID = stored.BootID
+	}
+	if boot := r.host.BootTime; boot.After(stored.AsOf) {
 		stop.Time = boot
 	}
 	return unit{events: []*event.Event{stop}, remove: p.ID}

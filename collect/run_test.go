@@ -107,6 +107,9 @@ func TestReboot(t *testing.T) {
 			if e.Kind == event.KindStop && !e.Time.Equal(w.cfg.Host.BootTime) {
 				t.Errorf("stop at %v", e.Time)
 			}
+			if want := map[event.Kind]string{event.KindStop: "boot-1"}[e.Kind]; want != "" && e.BootID != want {
+				t.Errorf("%s of boot %q, want %q", e.Kind, e.BootID, want)
+			}
 		}
 	})
 }

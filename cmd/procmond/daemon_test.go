@@ -88,8 +88,15 @@ type daemon struct {
 // startDaemon starts procmond on a database; it is killed with the test.
 func startDaemon(t testing.TB, database string, args ...string) *daemon {
 	t.Helper()
+	return startAs(t, "procmond", database, args...)
+}
+
+// startAs starts the test binary under another of its names.
+func startAs(t testing.TB, name, database string, args ...string) *daemon {
+	t.Helper()
 	d := &daemon{t: t, database: database, log: new(log), done: make(chan struct{})}
 	d.cmd = program(context.Background(), append([]string{"run", "--database", database}, args...)...)
+	d.cmd.Args[0] = name
 	d.cmd.Stdout, d.cmd.Stderr = d.log, d.log
 	if err := d.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -248,3 +255,6 @@ func checkContinues(t testing.TB, before, now []eventDocument) {
 		}
 	}
 }
+
+// contains reports whether something was printed.
+func contains(l *log, text string) bool { return strings.Contains(l.String(), text) }

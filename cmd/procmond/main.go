@@ -10,6 +10,8 @@ import (
 	"syscall"
 
 	"golang.org/x/term"
+
+	"daemoneye.dev/procmond/collect"
 )
 
 func main() {
@@ -23,6 +25,8 @@ type invocation struct {
 	args           []string
 	environ        []string
 	stdout, stderr *os.File
+	// scanner is where snapshots come from; nil is this host.
+	scanner func() (collect.Scanner, error)
 }
 
 // main runs the command and prints what is wrong, a line for each fault.

@@ -55,7 +55,9 @@ type daemonRun struct {
 	logger   *logrus.Logger
 	log      *logrus.Entry
 	notifier *sdnotify.Notifier
-	last     *lastWords
+	// onTerminal says that a terminal showed the events when the run began.
+	onTerminal bool
+	last       *lastWords
 }
 
 func (c *runCommand) run(ctx context.Context, p invocation) error {
@@ -85,6 +87,7 @@ func (d *daemonRun) prepare(warnings []string) error {
 	d.logger = d.newLogger(&d.values, d.terminal)
 	d.log = logrus.NewEntry(d.logger)
 	d.notifier = sdnotify.New(d.log)
+	d.onTerminal = d.showsEvents()
 	for _, warning := range warnings {
 		d.log.Warn(warning)
 	}
@@ -133,7 +136,7 @@ func (d *daemonRun) attend(stop context.CancelFunc, signals <-chan os.Signal, op
 			return err
 		case sig := <-signals:
 			switch {
-			case sig == syscall.SIGHUP:
+			case sig == syscall.SIGHUP && !d.hungUp():
 				d.reload(s)
 			case stopping:
 				d.log.Warn("Stops at once: a second signal came. The next start recovers what this one leaves")
@@ -211,6 +214,10 @@ func (d *daemonRun) notify(n supervisor.Notice) {
 		d.notifier.Alive()
 	}
 }
+
+// hungUp reports whether the terminal that showed the events is gone: its end is
+// a SIGHUP too, and means stop.
+func (d *daemonRun) hungUp() bool { return d.onTerminal && !isTerminal(d.stdout) }
 
 // showsEvents reports whether a person watches standard output.
 func (d *daemonRun) showsEvents() bool { return isTerminal(d.stdout) }

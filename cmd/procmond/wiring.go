@@ -24,7 +24,7 @@ func (d *daemonRun) supervisorConfig(st *store.Store) (supervisor.Config, error)
 	if err != nil {
 		return supervisor.Config{}, err
 	}
-	scanner, err := portable.New(portable.Config{})
+	scanner, err := d.newScanner()
 	if err != nil {
 		return supervisor.Config{}, fmt.Errorf("make scanner: %w", err)
 	}
@@ -42,6 +42,13 @@ func (d *daemonRun) supervisorConfig(st *store.Store) (supervisor.Config, error)
 		Watchdog: d.values.Watchdog, Abort: d.last.watchdog, Notify: d.notify,
 		Services: d.services(st), Hot: d.hotKeys(), Restart: settings.ColdKeys(), Log: d.log,
 	}, nil
+}
+
+func (d *daemonRun) newScanner() (collect.Scanner, error) {
+	if d.scanner != nil {
+		return d.scanner()
+	}
+	return portable.New(portable.Config{})
 }
 
 // collectSettings are the collector's part of the settings.
