@@ -36,6 +36,9 @@ type identity struct {
 	Store  string `json:"store"`
 	Format int    `json:"format"`
 	Epoch  string `json:"epoch"`
+	// Complete says that the database was made, durably. Before that it holds
+	// nothing, and a power cut may leave any part of its files.
+	Complete bool `json:"complete"`
 	// Head is the last sequence when the file was written: at every opening and
 	// orderly close. The database knows better unless it is damaged.
 	Head uint64 `json:"head"`

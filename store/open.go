@@ -60,6 +60,9 @@ func (s *Store) claim(ctx context.Context, wait time.Duration) (identity, error)
 	}
 	// Another process may have been faster before the lock was ours.
 	id, err = readIdentity(s.conf.FS, s.conf.Dir)
+	if err == nil && !id.Complete {
+		return id, s.clearUnfinished()
+	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		return id, err
 	}
@@ -72,6 +75,26 @@ func (s *Store) claim(ctx context.Context, wait time.Duration) (identity, error)
 	}
 	s.heir = nil
 	return id, nil
+}
+
+// clearUnfinished removes what an interrupted making of the database left: files
+// that Pebble might take for a damaged database, and that never held anything.
+func (s *Store) clearUnfinished() error {
+	vs, dir := s.conf.FS, s.conf.Dir
+	names, err := vs.List(dir)
+	if err != nil {
+		return explain("list store", dir, err)
+	}
+	for _, name := range names {
+		switch name {
+		case identityFile, identityNewFile, lockFile, ballastFile:
+			continue
+		}
+		if err := vs.Remove(vs.PathJoin(dir, name)); err != nil {
+			return explain("clear unfinished store", dir, err)
+		}
+	}
+	return syncDir(vs, dir)
 }
 
 // probe writes a file as big as what opening may need at once. A database that
@@ -148,8 +171,8 @@ func (s *Store) begin(n *session) error {
 	if err := n.rotateFirstLog(); err != nil {
 		return fmt.Errorf("write store: %w", err)
 	}
-	if n.ident.Head != n.head {
-		n.ident.Head = n.head
+	if n.ident.Head != n.head || !n.ident.Complete {
+		n.ident.Head, n.ident.Complete = n.head, true
 		return n.ident.write(s.conf.FS, s.conf.Dir)
 	}
 	return nil
