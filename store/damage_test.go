@@ -280,3 +280,47 @@ func TestDirectoryThatHoldsNothingYet(t *testing.T) {
 	}
 	mustClose(t, s, true)
 }
+
+// TestDamagedIdentityEmptiesNothing changes each bit of the file that says whose
+// directory it is. The store is refused, set aside, or used with all its events.
+func TestDamagedIdentityEmptiesNothing(t *testing.T) {
+	mem := vfs.NewCrashableMem()
+	s := mustOpen(t, testConfig(t, mem))
+	fiveMinutes(t, s)
+	mustClose(t, s, true)
+	sound, err := readFile(mem, "db/"+identityFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for bit := range 8 * len(sound) {
+		form := bytes.Clone(sound)
+		form[bit/8] ^= 1 << (bit % 8)
+		damaged := mem.CrashClone(vfs.CrashCloneCfg{})
+		if err := writeFile(damaged, "db/"+identityFile, form); err != nil {
+			t.Fatal(err)
+		}
+		s, err := Open(t.Context(), testConfig(t, damaged))
+		if err != nil {
+			continue
+		}
+		if st := s.Stats(); st.Head != 5 && st.QuarantinedTo == "" {
+			t.Errorf("bit %d: head %d of 5, with the identity %q", bit, st.Head, form)
+		}
+		mustClose(t, s, true)
+	}
+}
+
+// TestUnfinishedStoreIsEmpty reads a store that a power cut left half made.
+func TestUnfinishedStoreIsEmpty(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "db")
+	if err := errors.Join(os.Mkdir(dir, 0o700), newIdentity().write(vfs.Default, dir),
+		os.WriteFile(filepath.Join(dir, "000002.log"), []byte("torn"), 0o600), os.WriteFile(filepath.Join(dir, "MANIFEST-000001"), nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if in, err := Inspect(t.Context(), dir); err != nil || in.Damage != "" || in.Stats.Head != 0 {
+		t.Errorf("inspect: %+v, %v", in, err)
+	}
+	if v := mustVerify(t, dir); !v.OK() || v.Events != 0 {
+		t.Errorf("verify: %+v", v)
+	}
+}

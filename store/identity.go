@@ -25,6 +25,9 @@ const (
 // identityMagic is the first value of the identity file.
 const identityMagic = "procmond"
 
+// identityMaking is what identity.Making says: unlikely to be there by damage.
+const identityMaking = "not finished"
+
 // formatVersion is the version of the key space and of the identity file.
 const formatVersion = 1
 
@@ -36,9 +39,11 @@ type identity struct {
 	Store  string `json:"store"`
 	Format int    `json:"format"`
 	Epoch  string `json:"epoch"`
-	// Complete says that the database was made, durably. Before that it holds
-	// nothing, and a power cut may leave any part of its files.
-	Complete bool `json:"complete"`
+	// Making says that the database is not durably there yet: it holds nothing, and a
+	// power cut may leave any part of its files, which the next opening removes. It
+	// is absent, and not false, afterwards, so that no damage to this file can make a
+	// store look unfinished and be emptied.
+	Making string `json:"making,omitempty"`
 	// Head is the last sequence when the file was written: at every opening and
 	// orderly close. The database knows better unless it is damaged.
 	Head uint64 `json:"head"`
@@ -50,10 +55,14 @@ type identity struct {
 }
 
 func newIdentity() identity {
-	return identity{Store: identityMagic, Format: formatVersion, Epoch: event.NewEpoch().String()}
+	return identity{Store: identityMagic, Format: formatVersion, Epoch: event.NewEpoch().String(), Making: identityMaking}
 }
 
-func (i identity) epoch() event.Epoch    { return parseEpochOrZero(i.Epoch) }
+func (i identity) epoch() event.Epoch { return parseEpochOrZero(i.Epoch) }
+
+// unfinished reports whether the database was never made.
+func (i identity) unfinished() bool { return i.Making == identityMaking && i.Head == 0 }
+
 func (i identity) previous() event.Epoch { return parseEpochOrZero(i.PreviousEpoch) }
 
 func parseEpochOrZero(s string) event.Epoch {

@@ -60,7 +60,7 @@ func (s *Store) claim(ctx context.Context, wait time.Duration) (identity, error)
 	}
 	// Another process may have been faster before the lock was ours.
 	id, err = readIdentity(s.conf.FS, s.conf.Dir)
-	if err == nil && !id.Complete {
+	if err == nil && id.unfinished() {
 		return id, s.clearUnfinished()
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
@@ -171,8 +171,8 @@ func (s *Store) begin(n *session) error {
 	if err := n.rotateFirstLog(); err != nil {
 		return fmt.Errorf("write store: %w", err)
 	}
-	if n.ident.Head != n.head || !n.ident.Complete {
-		n.ident.Head, n.ident.Complete = n.head, true
+	if n.ident.Head != n.head || n.ident.Making != "" {
+		n.ident.Head, n.ident.Making = n.head, ""
 		return n.ident.write(s.conf.FS, s.conf.Dir)
 	}
 	return nil

@@ -49,16 +49,18 @@ type reading struct {
 // openReading opens the database in dir: the store of id at path, or a copy of it.
 // lock is dir's.
 func openReading(vs vfs.FS, dir, path string, id identity, lock *pebble.Lock) (*reading, error) {
+	if id.unfinished() {
+		// Whatever is there, the next daemon makes it anew.
+		vs, dir, lock = vfs.NewMem(), "", nil
+	}
 	damage := checkFiles(vs, dir, id)
 	if damage != nil && !isCorruption(damage) {
 		return nil, damage
 	}
-	db, err := pebble.Open(dir, readOnlyOptions(vs, lock))
-	switch {
-	case damage == nil && errors.Is(err, pebble.ErrDBDoesNotExist):
-		// The first daemon came no further than to write whose directory it is.
-		db, err = pebble.Open("empty", baseOptions(vfs.NewMem(), panicLogger{}, quietListener()))
-	case isNewerPebble(err):
+	options := readOnlyOptions(vs, lock)
+	options.ReadOnly = !id.unfinished()
+	db, err := pebble.Open(dir, options)
+	if isNewerPebble(err) {
 		return nil, fmt.Errorf("%w: %w", ErrNewerFormat, err)
 	}
 	if err != nil {
