@@ -29,6 +29,14 @@ type fatalCase struct {
 	reason string // part of what Fatal is told
 }
 
+// deadline is short only where it is what is tested.
+func (c fatalCase) deadline() time.Duration {
+	if c.err == nil {
+		return 100 * time.Millisecond
+	}
+	return time.Minute
+}
+
 var fatalCases = map[string]fatalCase{
 	"log write":       {".log", errorfs.OpFileWrite, syscall.EIO, "input/output error"},
 	"log sync":        {".log", errorfs.OpFileSyncData, syscall.EIO, "input/output error"},
@@ -51,7 +59,7 @@ func failForEver(name string) {
 		return fc.err
 	})}
 	c := Config{
-		Dir: "db", FS: injectFaults(vfs.NewMem(), on), memTable: 64 << 10, CommitDeadline: 100 * time.Millisecond,
+		Dir: "db", FS: injectFaults(vfs.NewMem(), on), memTable: 64 << 10, CommitDeadline: fc.deadline(),
 		Fatal: func(err error) {
 			_, _ = fmt.Fprintln(os.Stdout, err)
 			os.Exit(fatalExit) //nolint:forbidigo // this is a process of its own
