@@ -228,6 +228,7 @@ func TestSpaceIsForeseen(t *testing.T) {
 		s := mustOpen(t, testConfig(t, fs))
 		stop := serve(t, s)
 		mustAppend(t, s, testBatch(testTime, 1))
+		synctest.Wait() // for the background work of making the store
 		syncs := s.Stats().Syncs
 		fs.avail.Store(DefaultReserve/2 - 1)
 		if err := s.Append(t.Context(), testBatch(testTime, 2)); !errors.Is(err, ErrUnavailable) {

@@ -94,6 +94,7 @@ type guardFS struct {
 	// application of a batch too big for a memtable.
 	rotating atomic.Bool
 	lastLack atomic.Int64 // when space was last missing, Unix nanoseconds
+	cause    atomic.Value // the error then
 
 	mu sync.Mutex // serialises dropBallast
 }
@@ -105,6 +106,20 @@ func (g *guardFS) lacking() bool {
 	return g.waiting.Load() > 0 || time.Since(time.Unix(0, g.lastLack.Load())) < g.pace.lack
 }
 
+// lackError is what guardFS.cause holds: an atomic.Value wants one type.
+type lackError struct{ err error }
+
+func (g *guardFS) lacked(err error) {
+	g.lastLack.Store(time.Now().UnixNano())
+	g.cause.Store(lackError{err})
+}
+
+// lack returns what space was last missing for, nil if it never was.
+func (g *guardFS) lack() error {
+	e, _ := g.cause.Load().(lackError)
+	return e.err
+}
+
 // try runs op; without space, again without the ballast; still without, as long
 // as it takes if vital.
 func (g *guardFS) try(vital func() bool, op func() error) error {
@@ -112,7 +127,7 @@ func (g *guardFS) try(vital func() bool, op func() error) error {
 	if err == nil || !isNoSpace(err) {
 		return err
 	}
-	g.lastLack.Store(time.Now().UnixNano())
+	g.lacked(err)
 	g.mu.Lock()
 	g.dropBallast()
 	g.mu.Unlock()
@@ -122,7 +137,7 @@ func (g *guardFS) try(vital func() bool, op func() error) error {
 	g.waiting.Add(1)
 	defer g.waiting.Add(-1)
 	for isNoSpace(err) {
-		g.lastLack.Store(time.Now().UnixNano())
+		g.lacked(err)
 		g.wait(err)
 		<-time.After(g.pace.wait)
 		err = op()

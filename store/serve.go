@@ -110,7 +110,7 @@ func (s *Store) resume() error {
 		return err
 	}
 	if s.fs.lacking() {
-		return fmt.Errorf("%w: a write still waits, or failed just now", errNoSpace)
+		return fmt.Errorf("a write still waits, or failed just now: %w", s.fs.lack())
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -189,7 +189,7 @@ func (s *Store) retire(ctx context.Context) error {
 		return ctx.Err()
 	case <-timeout.C:
 		if s.fs.lacking() {
-			return fmt.Errorf("%w: the database can't be closed", errNoSpace)
+			return fmt.Errorf("the database can't be closed yet: %w", s.fs.lack())
 		}
 		s.die(fmt.Errorf("close store %s: blocked for %v", s.conf.Dir, readersDeadline+closeDeadline))
 	}
