@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -212,26 +213,31 @@ func TestOpenSetsAsideWhatPebblePassesOver(t *testing.T) {
 	}
 }
 
-// tabledStore is a store that was killed with events in tables, and more in the log.
+// tabledStore is a store that did not end in order, with events in tables and more in
+// the log.
 func tabledStore(t *testing.T, tabled, logged uint64) string {
 	t.Helper()
 	c := testConfig(t, nil)
 	c.Dir = filepath.Join(t.TempDir(), "db")
 	s := mustOpen(t, c)
-	for n := range tabled + logged {
-		if n == tabled {
-			if err := s.session.db.Flush(); err != nil {
-				t.Fatal(err)
-			}
-			if err := s.session.db.Compact(t.Context(), []byte("a"), []byte("z"), false); err != nil {
-				t.Fatal(err)
-			}
-		}
-		mustAppend(t, s, testBatch(testTime, n+1))
+	var ns []uint64
+	for n := range tabled {
+		ns = append(ns, n+1)
 	}
-	dir := copyStore(t, c.Dir)
+	for batch := range slices.Chunk(ns, 500) {
+		mustAppend(t, s, testBatch(testTime, batch...))
+	}
+	if err := s.session.db.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.session.db.Compact(t.Context(), []byte("a"), []byte("z"), false); err != nil {
+		t.Fatal(err)
+	}
+	for n := range logged {
+		mustAppend(t, s, testBatch(testTime, tabled+n+1))
+	}
 	mustClose(t, s, false)
-	return dir
+	return c.Dir
 }
 
 // firstNamed returns the path of the last file in dir with this in its name.
