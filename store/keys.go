@@ -33,6 +33,7 @@ const (
 	metaCursor = prefixMeta + "cursor" // last acknowledged sequence, and metaBytes as it was there
 	metaEpoch  = prefixMeta + "epoch"  // 16 bytes
 	metaFloor  = prefixMeta + "floor"  // lowest sequence kept; 1 if absent
+	metaOwed   = prefixMeta + "owed"   // one byte: 1 if the last run owed delivery
 	metaLoss   = prefixMeta + "loss/"  // followed by one byte, the cause: events, count
 )
 

@@ -165,6 +165,7 @@ func (s *Store) begin(n *session) error {
 		must(b.Delete([]byte(metaClean), nil))
 	}
 	must(b.Set([]byte(metaEpoch), n.epoch[:], nil))
+	must(b.Set([]byte(metaOwed), []byte{oneIf(s.conf.Owed)}, nil))
 	if err := n.apply(b); err != nil {
 		return fmt.Errorf("write store: %w", err)
 	}
@@ -176,6 +177,13 @@ func (s *Store) begin(n *session) error {
 		return n.ident.write(s.conf.FS, s.conf.Dir)
 	}
 	return nil
+}
+
+func oneIf(b bool) byte {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 // rotateFirstLog gives a new database its second log file. Pebble makes the first

@@ -79,8 +79,12 @@ func (r *reading) view() *view {
 
 // stats is what a store that nobody runs knows of itself.
 func (r *reading) stats() Stats {
-	events, bytes := r.n.backlog()
+	var events, bytes uint64
+	if r.n.owed {
+		events, bytes = r.n.backlog()
+	}
 	return Stats{
+		Owed: r.n.owed,
 		Path: r.path, Epoch: r.n.epoch,
 		Head: r.n.head, Floor: r.n.floor.Load(), Cursor: r.n.cursor,
 		BacklogEvents: events, BacklogBytes: bytes,

@@ -20,6 +20,7 @@ type session struct {
 	epoch event.Epoch // constant
 	ident identity    // constant
 	isNew bool        // constant: it had no epoch yet
+	owed  bool        // constant: the run before owed delivery
 
 	// readers counts the views held; leaving is closed, by Store.leave under
 	// Store.mu, when they must end. Views are only taken under Store.mu and before
@@ -62,6 +63,11 @@ func newSession(db *pebble.DB, id identity) (*session, error) {
 		return nil, fmt.Errorf("%w: its database has epoch %x, its file %s says %s", ErrNotStore, stored, identityFile, n.epoch)
 	}
 	n.isNew = stored == nil
+	owed, err := readMeta(db, metaOwed)
+	if err != nil {
+		return nil, err
+	}
+	n.owed = len(owed) == 1 && owed[0] == 1
 	if err := errors.Join(n.readOrder(), n.readLosses()); err != nil {
 		return nil, err
 	}

@@ -13,8 +13,9 @@ type Stats struct {
 	// Head is the last durable sequence, Floor the lowest kept, Cursor the last
 	// acknowledged; Head+1 == Floor if no event is kept.
 	Head, Floor, Cursor uint64
-	// What is not acknowledged yet: events, and their encoded bytes. 0 if nothing
-	// is owed.
+	// Owed says that somebody takes delivery. What is not acknowledged yet: events,
+	// and their encoded bytes; 0 if nothing is owed.
+	Owed                        bool
 	BacklogEvents, BacklogBytes uint64
 	// Bytes on disk, as of some seconds ago.
 	Bytes uint64
@@ -54,7 +55,7 @@ func (s *Store) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st := s.stats
-	st.Path = s.conf.Dir
+	st.Path, st.Owed = s.conf.Dir, s.conf.Owed
 	st.Head = s.head.Load()
 	st.InService = s.out == leaveNot && s.session != nil
 	st.Bytes = s.bytes.Load()

@@ -62,6 +62,9 @@ func reportOf(in *store.Inspection) *control.State {
 	s.Clean = &in.Clean
 	s.AsOf = control.At(latest(in.AsOf, in.CleanAt, in.LastEvent))
 	s.Store = storeState(in.Stats)
+	if in.Stats.Owed {
+		s.Mode = modeCoordinated
+	}
 	s.Cycle.Processes = in.Processes
 	s.Loss = lossStates(in.Stats.Losses)
 	s.Transitions = transitionStates(in.Transitions)

@@ -19,7 +19,7 @@ func (s *Supervisor) State() *control.State {
 	health := judge(f)
 	transitions, _, _ := s.journal.transitions()
 	return &control.State{
-		Mode:         modeStandalone,
+		Mode:         s.mode(),
 		Running:      true,
 		Health:       health.Level.String(),
 		Reasons:      orEmpty(health.Reasons),
@@ -44,7 +44,17 @@ func (s *Supervisor) State() *control.State {
 	}
 }
 
-const modeStandalone = "standalone"
+const (
+	modeStandalone  = "standalone"
+	modeCoordinated = "coordinated"
+)
+
+func (s *Supervisor) mode() string {
+	if s.cfg.Coordinated {
+		return modeCoordinated
+	}
+	return modeStandalone
+}
 
 func (s *Supervisor) facts(now time.Time) facts {
 	return facts{

@@ -396,6 +396,9 @@ func TestDeadState(t *testing.T) {
 		t.Fatal(err)
 	}
 	state, err = DeadState(t.Context(), database)
+	if state.Store.BacklogEvents != 0 || state.Mode != "standalone" {
+		t.Errorf("a standalone run owes %d events in mode %s", state.Store.BacklogEvents, state.Mode)
+	}
 	if err != nil || state.Clean == nil || !*state.Clean || state.Health != control.HealthNotRunning || state.Collector.State != "stopped" {
 		t.Errorf("stopped: %+v, %v", state, err)
 	}
