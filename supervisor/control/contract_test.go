@@ -171,54 +171,18 @@ func TestMetricsAreValidAndTellTheState(t *testing.T) {
 			t.Errorf("%s is %v, want %v", name, got, want)
 		}
 	}
-}
-
-func TestSocketPath(t *testing.T) {
-	dir := t.TempDir()
-	t.Setenv("RUNTIME_DIRECTORY", "")
-	t.Setenv("XDG_RUNTIME_DIR", "")
-	t.Setenv("TMPDIR", "/tmp")
-	if err := os.Mkdir(dir+"/real", 0o700); err != nil {
-		t.Fatal(err)
+	if path := families["procmond_service_restarts_total"].Metric[0].Label[0].GetValue(); path != "bad\uFFFD\"\n\\path" {
+		t.Errorf("label came as %q", path)
 	}
-	if err := os.Symlink(dir+"/real", dir+"/link"); err != nil {
-		t.Fatal(err)
+	present := map[string]float64{}
+	for _, m := range families["procmond_machine_state"].GetMetric() {
+		present[m.Label[0].GetValue()+" "+m.Label[1].GetValue()] = m.GetGauge().GetValue()
 	}
-	direct, err := SocketPath(dir + "/real/db")
-	if err != nil {
-		t.Fatal(err)
+	want := map[string]float64{
+		"collector waiting_for_agent": 0, "collector running": 1, "collector shutting_down": 0, "collector stopped": 0,
+		"registration unregistered": 1, "registration registering": 0, "registration registered": 0, "registration deregistering": 0, "registration failed": 0,
 	}
-	linked, err := SocketPath(dir + "/link/db")
-	if err != nil || linked != direct {
-		t.Errorf("two ways to one database have two sockets: %s and %s, %v", direct, linked, err)
-	}
-	long, err := SocketPath(dir + "/" + strings.Repeat("d", 120) + "/db")
-	if err != nil || len(long) > maxSocketPath() || !strings.HasPrefix(long, "/tmp/procmond-") {
-		t.Errorf("long path: %q (%d bytes), %v", long, len(long), err)
-	}
-	other, _ := SocketPath(dir + "/" + strings.Repeat("d", 120) + "/db2")
-	if other == long {
-		t.Error("two databases share a socket")
-	}
-}
-
-func TestPrivateDirectoryIsChecked(t *testing.T) {
-	dir := t.TempDir()
-	if err := ensurePrivate(dir + "/new"); err != nil {
-		t.Errorf("a new one: %v", err)
-	}
-	if err := os.Mkdir(dir+"/open", 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chmod(dir+"/open", 0o777); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Symlink(dir+"/new", dir+"/link"); err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range []string{"open", "link"} {
-		if err := ensurePrivate(dir + "/" + name); err == nil {
-			t.Errorf("%s is trusted", name)
-		}
+	if diff := cmp.Diff(want, present); diff != "" {
+		t.Errorf("machine states (-want +got):\n%s", diff)
 	}
 }

@@ -8,6 +8,7 @@
 //	GET /metrics  Prometheus text
 //	GET /healthz  200 while healthy or degraded, 503 when unhealthy, with the
 //	              reasons; ?strict=1 answers 503 when degraded too
+//	GET /ping     204, whatever the state: the server answers
 //
 // Errors are one JSON object {"error", "hint"}. Other methods are refused with
 // 405, bodies with 413.

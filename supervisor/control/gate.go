@@ -2,40 +2,46 @@ package control
 
 import (
 	"net"
-	"os"
 	"sync"
 	"time"
 )
 
-// gate is a listener that lets in root and the daemon's own user, and not more
-// of them at once than maxConnections. The daemon's own connections, its self
-// checks, come in always.
+// verdict is what becomes of a connection.
+type verdict int
+
+const (
+	verdictOwn    verdict = iota // let in whatever the limit: the server asks itself
+	verdictAdmit                 // let in below the limit
+	verdictRefuse                // turned away
+)
+
+// gate is a listener that lets in who may come, and not more of them at once than
+// there are slots.
 type gate struct {
-	*net.UnixListener
+	net.Listener
 	server *Server
+	check  func(net.Conn) verdict
 	slots  chan struct{} // one value for each connection let in; never closed
 }
 
-func (s *Server) newGate(l *net.UnixListener) *gate {
-	return &gate{UnixListener: l, server: s, slots: make(chan struct{}, maxConnections)}
+func (s *Server) newGate(l net.Listener, check func(net.Conn) verdict) *gate {
+	return &gate{Listener: l, server: s, check: check, slots: make(chan struct{}, s.limits.connections)}
 }
 
 // Accept returns the next connection that may come in.
 func (g *gate) Accept() (net.Conn, error) {
 	for {
-		conn, err := g.AcceptUnix()
+		conn, err := g.Listener.Accept()
 		if err != nil {
 			return nil, err
 		}
-		uid, pid, err := peer(conn)
-		switch {
-		case err != nil || (uid != 0 && uid != g.server.uid):
-			g.server.refused.Add(1)
-			g.server.cfg.Log.WithField("uid", uid).WithField("pid", pid).Warn("Connection of another user to the control socket refused")
-			turnAway(conn, "403 Forbidden", "only root and the user of the daemon may ask")
-		case pid == os.Getpid():
+		switch g.check(conn) {
+		case verdictOwn:
 			return conn, nil
-		default:
+		case verdictRefuse:
+			g.server.refused.Add(1)
+			turnAway(conn, "403 Forbidden", "only root and the user of the daemon may ask")
+		case verdictAdmit:
 			if admitted := g.admit(conn); admitted != nil {
 				return admitted, nil
 			}
@@ -45,11 +51,28 @@ func (g *gate) Accept() (net.Conn, error) {
 	}
 }
 
+// checkPeer judges who connects to the control socket.
+func (s *Server) checkPeer(conn net.Conn) verdict {
+	uid, pid, err := peer(conn.(*net.UnixConn))
+	switch {
+	case err != nil || !s.allowed(uid):
+		s.cfg.Log.WithField("uid", uid).WithField("pid", pid).Warn("Connection of another user to the control socket refused")
+		return verdictRefuse
+	case pid == s.pid:
+		return verdictOwn
+	default:
+		return verdictAdmit
+	}
+}
+
+// checkNobody lets in everybody: what is served over TCP is for all who reach it.
+func checkNobody(net.Conn) verdict { return verdictAdmit }
+
 // admit takes a slot for a connection; nil if there is none.
-func (g *gate) admit(conn *net.UnixConn) net.Conn {
+func (g *gate) admit(conn net.Conn) net.Conn {
 	select {
 	case g.slots <- struct{}{}:
-		return &admitted{UnixConn: conn, release: sync.OnceFunc(func() { <-g.slots })}
+		return &admitted{Conn: conn, release: sync.OnceFunc(func() { <-g.slots })}
 	default:
 		return nil
 	}
@@ -57,18 +80,18 @@ func (g *gate) admit(conn *net.UnixConn) net.Conn {
 
 // admitted is a connection that gives its slot back when it is closed.
 type admitted struct {
-	*net.UnixConn
+	net.Conn
 	release func()
 }
 
 func (a *admitted) Close() error {
 	a.release()
-	return a.UnixConn.Close()
+	return a.Conn.Close()
 }
 
 // turnAway answers without reading, and closes. The answer is small enough for
 // the socket's buffer; a deadline bounds it all the same.
-func turnAway(conn *net.UnixConn, status, problem string) {
+func turnAway(conn net.Conn, status, problem string) {
 	_ = conn.SetDeadline(time.Now().Add(time.Second))
 	_, _ = conn.Write([]byte("HTTP/1.1 " + status + "\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n{\"error\":\"" + problem + "\"}\n"))
 	_ = conn.Close()

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
@@ -20,16 +21,33 @@ const probeTimeout = time.Second
 // ErrInUse says that another process answers on the control socket.
 var ErrInUse = errors.New("control socket is in use")
 
-// listen makes the control socket. It is bound under a private name, given its
-// mode and then renamed, so that it never exists with another mode.
-func listen(ctx context.Context, path string) (*net.UnixListener, error) {
+// socket is the listener behind the control socket.
+type socket struct {
+	*net.UnixListener
+	path string
+	made fs.FileInfo // what listen put at path
+}
+
+// remove closes the socket and takes its name away, unless another one has taken
+// its place.
+func (s *socket) remove() {
+	if now, err := os.Lstat(s.path); err == nil && os.SameFile(now, s.made) {
+		_ = os.Remove(s.path)
+	}
+	_ = s.Close()
+}
+
+// listen makes the control socket. It is bound under a name that nobody knows,
+// given its mode and then renamed, so that its path never has another mode. That
+// name is no longer than the path's: a dot, and a PID in at most five characters.
+func listen(ctx context.Context, path string) (*socket, error) {
 	if err := prepareDir(path); err != nil {
 		return nil, err
 	}
 	if err := removeStale(ctx, path); err != nil {
 		return nil, err
 	}
-	hidden := filepath.Join(filepath.Dir(path), ".s"+strconv.Itoa(os.Getpid()))
+	hidden := filepath.Join(filepath.Dir(path), "."+strconv.FormatInt(int64(os.Getpid()), 36))
 	if err := os.Remove(hidden); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("remove %s: %w", hidden, err)
 	}
@@ -37,28 +55,33 @@ func listen(ctx context.Context, path string) (*net.UnixListener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen on control socket %s: %w", path, err)
 	}
-	l.SetUnlinkOnClose(false) // its name changes below; Serve removes it
-	if err := publish(hidden, path); err != nil {
+	l.SetUnlinkOnClose(false) // its name changes below
+	made, err := publish(hidden, path)
+	if err != nil {
 		_ = l.Close()
 		_ = os.Remove(hidden)
 		return nil, fmt.Errorf("listen on control socket: %w", err)
 	}
-	return l, nil
+	return &socket{UnixListener: l, path: path, made: made}, nil
 }
 
 // publish gives a bound socket its mode, then its name.
-func publish(hidden, path string) error {
+func publish(hidden, path string) (fs.FileInfo, error) {
 	if err := os.Chmod(hidden, 0o600); err != nil {
-		return err
+		return nil, err
 	}
-	return os.Rename(hidden, path)
+	made, err := os.Lstat(hidden)
+	if err != nil {
+		return nil, err
+	}
+	return made, os.Rename(hidden, path)
 }
 
 // prepareDir makes sure that the socket's directory can be trusted when it is
-// the one of privateDir; the database's own directory is the operator's choice.
+// one of ours; the database's own directory is the operator's choice.
 func prepareDir(path string) error {
 	dir := filepath.Dir(path)
-	if dir != privateDir() {
+	if !slices.Contains(privateDirs(os.Geteuid()), dir) {
 		return nil
 	}
 	return ensurePrivate(dir)

@@ -8,6 +8,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"daemoneye.dev/procmond/fsm"
 )
 
 // newMetrics serves Prometheus text made from a fresh [State] at each scrape, so
@@ -21,7 +23,7 @@ func (s *Server) newMetrics() http.Handler {
 	)
 	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{
 		MaxRequestsInFlight: 4,
-		Timeout:             writeTimeout,
+		Timeout:             s.limits.write,
 	})
 }
 
@@ -47,6 +49,7 @@ func (m *stateMetrics) Collect(ch chan<- prometheus.Metric) {
 	e.counter("control_busy_connections_total", "Connections above the limit of the control socket.", m.server.busy.Load())
 	e.counter("control_slow_clients_total", "Clients dropped because they did not read.", m.server.slow.Load())
 	e.counter("control_bad_requests_total", "Requests answered with an error.", m.server.bad.Load())
+	e.counter("control_failed_metrics_listens_total", "Attempts to listen for metrics over TCP that failed.", m.server.unlisted.Load())
 	e.counter("control_failed_self_checks_total", "Self-checks of the control socket that failed.", m.server.unwatched.Load())
 }
 
@@ -57,8 +60,15 @@ func (e emitter) daemon(s *State) {
 	for _, health := range []string{HealthHealthy, HealthDegraded, HealthUnhealthy} {
 		e.gauge("health", "1 for the present health.", oneIf(s.Health == health), "health", health)
 	}
-	e.gauge("machine_state", "1 for the state of each machine.", 1, "machine", "collector", "state", s.Collector.State)
-	e.gauge("machine_state", "1 for the state of each machine.", 1, "machine", "registration", "state", s.Registration.State)
+	machine(e, fsm.MachineCollector, s.Collector.State,
+		fsm.CollectorWaitingForAgent, fsm.CollectorRunning, fsm.CollectorShuttingDown, fsm.CollectorStopped)
+	machine(e, fsm.MachineRegistration, s.Registration.State,
+		fsm.RegistrationUnregistered, fsm.RegistrationRegistering, fsm.RegistrationRegistered, fsm.RegistrationDeregistering, fsm.RegistrationFailed)
+	e.counter("registration_attempts_total", "Attempts to register with an agent.", s.Registration.Attempts)
+	e.counter("registration_failures_total", "Attempts to register that failed.", s.Registration.Failures)
+	e.counter("heartbeats_sent_total", "Heartbeats sent.", s.Registration.Heartbeats.Sent)
+	e.counter("heartbeats_failed_total", "Heartbeats that could not be sent.", s.Registration.Heartbeats.Failed)
+	e.gauge("coordinated", "1 once an agent has told the collector to begin.", oneIf(s.Coordinated))
 	e.timestamp("start_time_seconds", "When the daemon started, in Unix time.", s.StartedAt)
 	e.gauge("config_version", "Version of the configuration in force.", float64(s.Config.Version))
 }
@@ -69,13 +79,19 @@ func (e emitter) collector(s *State) {
 	e.counter("short_lived_total", "Processes that ended while their start was held back.", s.Totals.ShortLived)
 	e.timestamp("last_cycle_time_seconds", "When the last cycle ended, in Unix time.", s.Cycle.LastAt)
 	e.gauge("last_cycle_duration_seconds", "How long the last cycle took.", s.Cycle.DurationMS/1000)
-	e.gauge("processes", "Processes in the table.", float64(s.Cycle.Processes))
+	e.gauge("last_cycle_events", "Events that the last cycle made.", float64(s.Cycle.Events))
+	e.gauge("table_processes", "Processes in the collector's table.", float64(s.Collector.TableSize))
+	e.gauge("processes", "Processes that the last snapshot saw.", float64(s.Cycle.Processes))
+	e.gauge("processes_vanished", "Processes gone between listing and reading.", float64(s.Cycle.Vanished))
+	e.gauge("processes_hidden", "Processes listed of which the host shows nothing.", float64(s.Cycle.Hidden))
+	e.gauge("processes_unreadable", "Processes with fields that could not be read.", float64(s.Cycle.Unreadable))
 	e.gauge("processes_left_out", "Processes left out by max_processes.", float64(s.Cycle.LeftOut))
 	e.gauge("processes_excluded", "Processes excluded.", float64(s.Cycle.Excluded))
 	e.gauge("processes_held", "Processes younger than min_process_lifetime.", float64(s.Cycle.Held))
 	e.gauge("interval_seconds", "Time between snapshots.", s.Interval.CurrentS, "which", "current")
 	e.gauge("interval_seconds", "Time between snapshots.", s.Interval.ConfiguredS, "which", "configured")
 	e.counter("events_total", "Events made durable.", s.Totals.Events)
+	e.counter("notes_lost_total", "Events about the daemon itself that found no room during an outage.", s.Totals.NotesLost)
 	e.counter("store_outages_total", "Times that the store went out of service.", s.Totals.Outages)
 }
 
@@ -98,6 +114,13 @@ func (e emitter) services(services []Service) {
 		e.gauge("service_up", "1 while the service runs.", oneIf(s.State == "running"), "service", s.Path)
 		e.counter("service_restarts_total", "Restarts of the service.", s.Restarts, "service", s.Path)
 		e.counter("service_panics_total", "Panics of the service.", s.Panics, "service", s.Path)
+	}
+}
+
+// machine sends one metric for each state, 1 for the present one.
+func machine[S ~string](e emitter, name, present string, states ...S) {
+	for _, state := range states {
+		e.gauge("machine_state", "1 for the present state of the machine.", oneIf(string(state) == present), "machine", name, "state", string(state))
 	}
 }
 

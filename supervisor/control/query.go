@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -75,11 +76,11 @@ func ParseQuery(v url.Values) (Query, error) {
 		AfterEpoch: parse(&p, "after_epoch", event.ParseEpoch),
 		PIDs:       parseAll(&p, "pid", parsePID),
 		Process:    parse(&p, "process", event.ParseID),
-		Exe:        parse(&p, "exe", func(s string) (string, error) { return s, nil }),
+		Exe:        parse(&p, "exe", parseGlob),
 		Kinds:      parseAll(&p, "kind", event.ParseKind),
 		Limit:      parse(&p, "limit", parseLimit),
-		Newest:     parse(&p, "newest", strconv.ParseBool),
-		Follow:     parse(&p, "follow", strconv.ParseBool),
+		Newest:     parse(&p, "newest", parseBool),
+		Follow:     parse(&p, "follow", parseBool),
 	}
 	p.refuseUnknown("since", "until", "after", "after_epoch", "pid", "process", "exe", "kind", "limit", "newest", "follow")
 	return q, errors.Join(p.faults...)
@@ -134,6 +135,29 @@ func parseTime(s string) (time.Time, error) {
 		return t, fmt.Errorf("%q is not a time like 2006-01-02T15:04:05Z", s)
 	}
 	return t, nil
+}
+
+func parseGlob(s string) (string, error) {
+	if _, err := path.Match(s, ""); err != nil {
+		return "", fmt.Errorf("%q is not a pattern like /usr/bin/*", s)
+	}
+	return s, nil
+}
+
+// parseStrict reads the parameter of /healthz.
+func parseStrict(v url.Values) (bool, error) {
+	p := parser{values: v}
+	strict := parse(&p, "strict", parseBool)
+	p.refuseUnknown("strict")
+	return strict, errors.Join(p.faults...)
+}
+
+func parseBool(s string) (bool, error) {
+	b, err := strconv.ParseBool(s)
+	if err != nil {
+		return false, fmt.Errorf("%q is neither 1 nor 0", s)
+	}
+	return b, nil
 }
 
 func parseUint(s string) (uint64, error) {

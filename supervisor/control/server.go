@@ -19,17 +19,23 @@ import (
 	"daemoneye.dev/procmond/collect/event"
 )
 
-// Limits of the server.
 const (
-	maxHeader      = 16 << 10
-	maxConnections = 32
-	headerTimeout  = 5 * time.Second
-	idleTimeout    = time.Minute
-	// writeTimeout is how long a client may take to read what it asked for.
-	writeTimeout = 10 * time.Second
-	// selfCheckEvery is how often the server asks itself through its socket.
-	selfCheckEvery = 5 * time.Second
+	maxHeader   = 16 << 10
+	idleTimeout = time.Minute
 )
+
+// limits bound what clients can ask of a server.
+type limits struct {
+	connections int           // at once, on each of its listeners
+	header      time.Duration // for sending a request
+	write       time.Duration // for reading what was asked for, or each part of a stream
+	selfCheck   time.Duration // between two requests of the server to itself
+	retry       time.Duration // between two attempts to listen for metrics
+}
+
+func defaultLimits() limits {
+	return limits{connections: 32, header: 5 * time.Second, write: 10 * time.Second, selfCheck: 5 * time.Second, retry: 10 * time.Second}
+}
 
 // Source says what state the daemon is in. State must not block.
 type Source interface{ State() *State }
@@ -61,7 +67,7 @@ type Config struct {
 	Source Source
 	Events Events
 	// MetricsListen is a TCP address for /metrics and /healthz alone; empty is
-	// none.
+	// none. While it can not be had, the control socket serves on.
 	MetricsListen string
 	Progress      Progress // may be nil
 	Log           *logrus.Entry
@@ -87,13 +93,16 @@ func (c *Config) Validate() error {
 type Server struct {
 	cfg     Config
 	metrics http.Handler
-	uid     int
+	limits  limits
+	pid     int                // whose connections are the server's own
+	allowed func(uid int) bool // who may ask
 
 	refused   atomic.Uint64 // connections of other users
 	busy      atomic.Uint64 // connections above the limit
 	slow      atomic.Uint64 // clients that were dropped because they did not read
 	bad       atomic.Uint64 // requests that were answered with an error
 	unwatched atomic.Uint64 // self-checks that failed
+	unlisted  atomic.Uint64 // attempts to listen for metrics that failed
 }
 
 // New returns a server; Serve starts it.
@@ -101,7 +110,13 @@ func New(cfg Config) (*Server, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("configure control socket: %w", err)
 	}
-	s := &Server{cfg: cfg, uid: os.Geteuid()}
+	own := os.Geteuid()
+	s := &Server{
+		cfg:     cfg,
+		limits:  defaultLimits(),
+		pid:     os.Getpid(),
+		allowed: func(uid int) bool { return uid == 0 || uid == own },
+	}
 	s.metrics = s.newMetrics()
 	return s, nil
 }
@@ -115,47 +130,81 @@ func (s *Server) Serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer removeOwn(l, s.cfg.Path)
+	defer l.remove()
 	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-
 	var group sync.WaitGroup
 	defer group.Wait()
-	serve := func(l net.Listener, h http.Handler) func() {
-		server := s.httpServer(ctx, h)
-		group.Go(func() { cancel(fmt.Errorf("serve %s: %w", l.Addr(), server.Serve(l))) })
-		return func() { _ = server.Close() }
-	}
-	defer serve(s.newGate(l), s.routes())()
+	defer cancel(nil)
+	group.Go(func() { cancel(s.serveOn(ctx, s.newGate(l, s.checkPeer), s.routes())) })
 	if s.cfg.MetricsListen != "" {
-		tcp, err := new(net.ListenConfig).Listen(ctx, "tcp", s.cfg.MetricsListen)
-		if err != nil {
-			return fmt.Errorf("listen for metrics: %w", err)
-		}
-		defer serve(tcp, s.publicRoutes())()
+		group.Go(func() { s.servePublic(ctx) })
 	}
 	s.selfCheck(ctx)
 	return context.Cause(ctx)
 }
 
-// httpServer is an HTTP server with our limits, whose requests end with ctx.
-func (s *Server) httpServer(ctx context.Context, h http.Handler) *http.Server {
+// serveOn answers requests on a listener until ctx ends, then closes it and every
+// connection. It returns when no request is in work any more.
+func (s *Server) serveOn(ctx context.Context, l net.Listener, h http.Handler) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var requests sync.RWMutex // held for reading by each request, for writing at the end
+	defer requests.Lock()
+	defer cancel()
+	server := s.httpServer(ctx, &requests, h)
+	closeAll := func() { _ = server.Close() }
+	defer closeAll()
+	defer context.AfterFunc(ctx, closeAll)()
+	if err := server.Serve(l); ctx.Err() == nil {
+		return fmt.Errorf("serve %s: %w", l.Addr(), err)
+	}
+	return context.Cause(ctx)
+}
+
+// servePublic serves metrics over TCP until ctx ends. An address that another
+// program holds is no reason to take the control socket away: the failure is
+// logged and counted, and tried again.
+func (s *Server) servePublic(ctx context.Context) {
+	logged := ""
+	for ctx.Err() == nil {
+		l, err := new(net.ListenConfig).Listen(ctx, "tcp", s.cfg.MetricsListen)
+		if err == nil {
+			logged = ""
+			err = s.serveOn(ctx, s.newGate(l, checkNobody), s.publicRoutes())
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		s.unlisted.Add(1)
+		if err.Error() != logged {
+			logged = err.Error()
+			s.cfg.Log.WithError(err).Warnf("Metrics can not be served on %s: trying again every %v", s.cfg.MetricsListen, s.limits.retry)
+		}
+		select {
+		case <-time.After(s.limits.retry):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// httpServer is an HTTP server with our limits, whose requests end with ctx and
+// hold a read lock on requests meanwhile.
+func (s *Server) httpServer(ctx context.Context, requests *sync.RWMutex, h http.Handler) *http.Server {
+	h = s.limit(h)
 	return &http.Server{
-		Handler:           s.limit(h),
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if !requests.TryRLock() {
+				panic(http.ErrAbortHandler) // came as the server ended
+			}
+			defer requests.RUnlock()
+			h.ServeHTTP(w, r)
+		}),
 		BaseContext:       func(net.Listener) context.Context { return ctx },
-		ReadHeaderTimeout: headerTimeout,
-		ReadTimeout:       headerTimeout,
+		ReadHeaderTimeout: s.limits.header,
+		ReadTimeout:       s.limits.header,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          stdlog.New(io.Discard, "", 0), // what clients do wrong is counted, not logged line by line
 	}
-}
-
-// removeOwn closes the listener and removes its socket, unless another one has
-// taken its place.
-func removeOwn(l *net.UnixListener, path string) {
-	_ = l.Close()
-	_ = os.Remove(path)
 }
 
 // selfCheck asks the server through its own socket, as a client would, and
@@ -163,7 +212,7 @@ func removeOwn(l *net.UnixListener, path string) {
 func (s *Server) selfCheck(ctx context.Context) {
 	client := Dial(s.cfg.Path)
 	defer client.Close()
-	tick := time.NewTicker(selfCheckEvery)
+	tick := time.NewTicker(s.limits.selfCheck)
 	defer tick.Stop()
 	for {
 		if err := client.Ping(ctx); err == nil {
@@ -211,7 +260,7 @@ func (s *Server) addPublic(mux *http.ServeMux) {
 // limit refuses what no path here accepts.
 func (s *Server) limit(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTimeout))
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(s.limits.write))
 		switch {
 		case r.Method != http.MethodGet && r.Method != http.MethodHead:
 			w.Header().Set("Allow", "GET, HEAD")
@@ -230,9 +279,13 @@ func (s *Server) serveState(w http.ResponseWriter, _ *http.Request) {
 }
 
 func (s *Server) serveHealth(w http.ResponseWriter, r *http.Request) {
+	strict, err := parseStrict(r.URL.Query())
+	if err != nil {
+		s.fail(w, http.StatusBadRequest, err.Error(), "try /healthz or /healthz?strict=1")
+		return
+	}
 	state := s.cfg.Source.State()
 	status := http.StatusOK
-	strict := r.URL.Query().Get("strict") == "1"
 	if state.Health == HealthUnhealthy || (strict && state.Health != HealthHealthy) {
 		status = http.StatusServiceUnavailable
 	}

@@ -9,7 +9,6 @@ import (
 	"io"
 	"io/fs"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -31,7 +30,8 @@ type fakeDaemon struct {
 	state  State
 	events []*event.Event
 	grown  chan struct{} // closed and replaced when events grow
-	broken error         // what Query fails with, after sending what there is
+	broken error         // what Query fails with, after sending what there is,
+	intact uint64        // once it is asked for events after this one
 }
 
 func newFakeDaemon() *fakeDaemon {
@@ -52,29 +52,48 @@ func (f *fakeDaemon) set(change func(*State)) {
 }
 
 // grow adds n events.
-func (f *fakeDaemon) grow(n int) {
+func (f *fakeDaemon) grow(n int) { f.growBy(n, "") }
+
+// growBy adds n events whose executable is exe.
+func (f *fakeDaemon) growBy(n int, exe string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for range n {
-		f.events = append(f.events, &event.Event{Seq: uint64(len(f.events) + 1), Kind: event.KindStart, Process: event.Process{PID: int32(len(f.events))}})
+		f.events = append(f.events, &event.Event{Seq: uint64(len(f.events) + 1), Kind: event.KindStart, Process: event.Process{PID: int32(len(f.events)), Exe: exe}})
 	}
 	close(f.grown)
 	f.grown = make(chan struct{})
 }
 
-func (f *fakeDaemon) snapshot() ([]*event.Event, chan struct{}, error) {
+func (f *fakeDaemon) snapshot() ([]*event.Event, chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.events, f.grown, f.broken
+	return f.events, f.grown
+}
+
+// fail makes every query for events after a sequence fail.
+func (f *fakeDaemon) fail(after uint64, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.intact, f.broken = after, err
+}
+
+func (f *fakeDaemon) failure(after uint64) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if after < f.intact {
+		return nil
+	}
+	return f.broken
 }
 
 func (f *fakeDaemon) Head() uint64 {
-	events, _, _ := f.snapshot()
+	events, _ := f.snapshot()
 	return uint64(len(events))
 }
 
 func (f *fakeDaemon) Query(_ context.Context, q Query, fn func(*event.Event) error) error {
-	events, _, broken := f.snapshot()
+	events, _ := f.snapshot()
 	sent := 0
 	if q.Newest {
 		events = events[max(0, len(events)-q.Limit):]
@@ -88,12 +107,12 @@ func (f *fakeDaemon) Query(_ context.Context, q Query, fn func(*event.Event) err
 		}
 		sent++
 	}
-	return broken
+	return f.failure(q.After)
 }
 
 func (f *fakeDaemon) Wait(ctx context.Context, after uint64) (uint64, error) {
 	for {
-		events, grown, _ := f.snapshot()
+		events, grown := f.snapshot()
 		if uint64(len(events)) > after {
 			return uint64(len(events)), nil
 		}
@@ -127,6 +146,12 @@ type running struct {
 // serve starts a server and waits for its first proof of life.
 func serve(t *testing.T, change func(*Config)) *running {
 	t.Helper()
+	return serveLimited(t, change, func(*Server) {})
+}
+
+// serveLimited lets the test change what New has made, too.
+func serveLimited(t *testing.T, change func(*Config), limit func(*Server)) *running {
+	t.Helper()
 	log := logrus.New()
 	log.SetOutput(io.Discard)
 	r := &running{daemon: newFakeDaemon(), path: filepath.Join(t.TempDir(), "s"), beats: make(beats, 1)}
@@ -138,6 +163,7 @@ func serve(t *testing.T, change func(*Config)) *running {
 	if err != nil {
 		t.Fatal(err)
 	}
+	limit(server)
 	r.Server, r.client = server, Dial(r.path)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -290,6 +316,8 @@ func TestHostileRequests(t *testing.T) {
 		"long header":    {"GET /state HTTP/1.1\r\nHost: x\r\nX: " + long + "\r\n\r\n", "431|"},
 		"bad parameters": {"GET /events?pid=-1&kind=walk&since=yesterday&what=1 HTTP/1.1\r\nHost: x\r\n\r\n", "400"},
 		"newest of all":  {"GET /events?newest=1 HTTP/1.1\r\nHost: x\r\n\r\n", "400"},
+		"bad pattern":    {"GET /events?exe=%5B HTTP/1.1\r\nHost: x\r\n\r\n", "400"},
+		"not strict":     {"GET /healthz?strict=maybe HTTP/1.1\r\nHost: x\r\n\r\n", "400"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			answer := r.raw(t, c.request)
@@ -315,26 +343,6 @@ func TestFaultsAreNamedAllAtOnce(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is not named in: %v", want, err)
 		}
-	}
-}
-
-// TestSilentClients opens more connections than are let in and says nothing.
-func TestSilentClients(t *testing.T) {
-	r := serve(t, nil)
-	g := r.newGate(nil)
-	ours, theirs := net.Pipe()
-	defer func() { _ = ours.Close(); _ = theirs.Close() }()
-	for range maxConnections {
-		if g.admit(nil) == nil {
-			t.Fatal("refused below the limit")
-		}
-	}
-	if g.admit(nil) != nil {
-		t.Error("let in above the limit")
-	}
-	<-g.slots
-	if g.admit(nil) == nil {
-		t.Error("a slot that was given back is not used")
 	}
 }
 
@@ -421,11 +429,13 @@ func TestBrokenStreamIsNoCompleteAnswer(t *testing.T) {
 		err = r.client.Events(t.Context(), Query{}, func([]byte) error { n++; return nil })
 		return n, err
 	}
-	r.daemon.mu.Lock()
-	r.daemon.broken = fmt.Errorf("%w: disk on fire", ErrUnavailable)
-	r.daemon.mu.Unlock()
+	r.daemon.fail(0, fmt.Errorf("%w: disk on fire", ErrUnavailable))
 	if n, err := count(); !errors.Is(err, ErrUnavailable) {
-		t.Errorf("%d events and %v, want ErrUnavailable", n, err)
+		t.Errorf("failed at once: %d events and %v, want ErrUnavailable", n, err)
+	}
+	r.daemon.fail(1, fmt.Errorf("%w: disk on fire", ErrUnavailable))
+	if n, err := count(); n != chunkEvents || err == nil {
+		t.Errorf("failed in the middle: %d events and %v, want %d and an error", n, err, chunkEvents)
 	}
 }
 
@@ -454,15 +464,9 @@ func TestMetricsListenServesNoEvents(t *testing.T) {
 	address := l.Addr().String()
 	_ = l.Close()
 	serve(t, func(c *Config) { c.MetricsListen = address })
-	client := &http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}
 	for path, want := range map[string]int{"/metrics": 200, "/healthz": 200, "/state": 404, "/events": 404} {
-		response, err := client.Get("http://" + address + path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_ = response.Body.Close()
-		if response.StatusCode != want {
-			t.Errorf("%s over TCP: %d, want %d", path, response.StatusCode, want)
+		if got := askTCP(t, address, path); got != want {
+			t.Errorf("%s over TCP: %d, want %d", path, got, want)
 		}
 	}
 }

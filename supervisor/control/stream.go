@@ -16,10 +16,16 @@ const (
 	// chunkEvents is how many events are read from the store before they are
 	// sent: the store is not held while a client reads.
 	chunkEvents = 256
-	// maxNewest bounds a query from the end, which is collected before it is
-	// sent.
+	// chunkBytes ends a chunk early, so that events at their size limit do not
+	// add up in memory.
+	chunkBytes = 1 << 20
+	// maxNewest bounds a query from the end, which the store can only answer by
+	// looking at all of it before the first is sent.
 	maxNewest = 10_000
 )
+
+// errChunkFull ends a query whose results fill a chunk.
+var errChunkFull = errors.New("chunk is full")
 
 // stream sends the events of one query.
 type stream struct {
@@ -52,6 +58,7 @@ func (s *Server) serveEvents(w http.ResponseWriter, r *http.Request) {
 func (st *stream) abort(ctx context.Context, err error) {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		st.server.slow.Add(1)
+		st.server.cfg.Log.WithField("sent", st.sent).Warn("Client of the control socket dropped: it does not read its events")
 	}
 	if st.sent > 0 || ctx.Err() != nil {
 		panic(http.ErrAbortHandler)
@@ -69,7 +76,7 @@ func (st *stream) abort(ctx context.Context, err error) {
 func (st *stream) run(ctx context.Context, q Query) error {
 	st.w.Header().Set("Content-Type", "application/x-ndjson")
 	if q.Newest {
-		if err := st.pass(ctx, q); err != nil || !q.Follow {
+		if err := st.newest(ctx, q); err != nil || !q.Follow {
 			return err
 		}
 		q.Newest, q.Limit = false, 0
@@ -85,6 +92,30 @@ func (st *stream) run(ctx context.Context, q Query) error {
 	}
 }
 
+// newest sends the last q.Limit matches. The first query only finds where they
+// begin: they are many, and their text may be long.
+func (st *stream) newest(ctx context.Context, q Query) error {
+	head := st.server.cfg.Events.Head()
+	first, n := uint64(0), 0
+	err := st.server.cfg.Events.Query(ctx, q, func(e *event.Event) error {
+		if n++; n == 1 {
+			first = e.Seq
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if n == 0 {
+		st.last = max(st.last, head)
+		return st.send(0)
+	}
+	st.last = first - 1
+	q.Newest, q.Limit = false, n
+	_, err = st.all(ctx, q)
+	return err
+}
+
 // all sends what matches by now, chunk by chunk. done says that the limit is
 // reached.
 func (st *stream) all(ctx context.Context, q Query) (done bool, err error) {
@@ -95,42 +126,45 @@ func (st *stream) all(ctx context.Context, q Query) (done bool, err error) {
 		if limit > 0 {
 			q.Limit = min(chunkEvents, limit-st.sent)
 		}
-		before := st.sent
-		if err := st.pass(ctx, q); err != nil {
+		more, err := st.pass(ctx, q)
+		if err != nil {
 			return false, err
 		}
 		if limit > 0 && st.sent >= limit {
 			return true, nil
 		}
-		if st.sent-before < q.Limit {
+		if !more {
 			st.last = max(st.last, head) // nothing up to there matches any more
 			return false, nil
 		}
 	}
 }
 
-// pass sends the result of one query.
-func (st *stream) pass(ctx context.Context, q Query) error {
+// pass sends one chunk. more says that it is full.
+func (st *stream) pass(ctx context.Context, q Query) (more bool, err error) {
 	st.buf.Reset()
 	n := 0
-	err := st.server.cfg.Events.Query(ctx, q, func(e *event.Event) error {
+	err = st.server.cfg.Events.Query(ctx, q, func(e *event.Event) error {
 		st.line = event.AppendJSON(st.line[:0], e)
 		st.buf.Write(st.line)
 		st.buf.WriteByte('\n')
 		st.last = max(st.last, e.Seq)
-		n++
+		if n++; st.buf.Len() >= chunkBytes {
+			return errChunkFull
+		}
 		return nil
 	})
-	if err != nil {
-		return err
+	full := errors.Is(err, errChunkFull)
+	if err != nil && !full {
+		return false, err
 	}
-	return st.send(n)
+	return full || n == q.Limit, st.send(n)
 }
 
 // send writes what is collected, within the time that a client has.
 func (st *stream) send(n int) error {
 	rc := http.NewResponseController(st.w)
-	if err := rc.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
+	if err := rc.SetWriteDeadline(time.Now().Add(st.server.limits.write)); err != nil {
 		return fmt.Errorf("set write deadline: %w", err)
 	}
 	st.sent += n
