@@ -111,9 +111,9 @@ func (v *view) firstOf(q Query) (uint64, error) {
 // firstSince returns the lowest sequence observed in a minute or any later one,
 // above the head if there is none. It looks at all of them, because a clock that
 // was set back puts later events into earlier minutes.
-func (v *view) firstSince(min uint64) (uint64, error) {
+func (v *view) firstSince(minute uint64) (uint64, error) {
 	_, upper := keySpan(prefixMinute)
-	it, err := v.db.NewIter(&pebble.IterOptions{LowerBound: minuteKey(min), UpperBound: upper})
+	it, err := v.db.NewIter(&pebble.IterOptions{LowerBound: minuteKey(minute), UpperBound: upper})
 	if err != nil {
 		return 0, fmt.Errorf("read time index: %w", err)
 	}

@@ -288,7 +288,7 @@ func TestAbandonedCopiesAreRemoved(t *testing.T) {
 	if err := errors.Join(c.Close(), inUse.Close()); err != nil {
 		t.Fatal(err)
 	}
-	want := append(others, filepath.Base(link), "db")
+	want := slices.Concat(others, []string{filepath.Base(link), "db"})
 	slices.Sort(want)
 	if d := cmp.Diff(want, names(t, parent)); d != "" {
 		t.Errorf("left (-want +got):\n%s", d)

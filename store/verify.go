@@ -113,8 +113,12 @@ func (v *verifier) run(ctx context.Context) error {
 		what string
 		run  func(context.Context) error
 	}{
-		{"tables", v.tables}, {"events", v.events}, {"time index", v.index},
-		{"process table", v.processes}, {"journal", v.journal}, {"records about the store", v.meta},
+		{"tables", v.tables},
+		{"events", v.events},
+		{"time index", v.index},
+		{"process table", v.processes},
+		{"journal", v.journal},
+		{"records about the store", v.meta},
 		{"order of keys", func(context.Context) error { return v.db.CheckLevels(nil) }},
 	} {
 		err := step.run(ctx)
