@@ -1,7 +1,10 @@
 package control
 
 import (
+	"context"
+	"fmt"
 	"net"
+	"net/http"
 	"sync"
 	"time"
 )
@@ -15,40 +18,76 @@ const (
 	verdictRefuse                // turned away
 )
 
+// maxTurnedAway is how many connections are heard out at once only to be told
+// that they may not come in.
+const maxTurnedAway = 8
+
 // gate is a listener that lets in who may come, and not more of them at once than
-// there are slots.
+// there are slots. Others come in to be refused: to close a connection before its
+// request is read would take the answer away from the client. When too many of
+// those are under way, the next are closed with an unasked answer.
 type gate struct {
 	net.Listener
-	server *Server
-	check  func(net.Conn) verdict
-	slots  chan struct{} // one value for each connection let in; never closed
+	server     *Server
+	check      func(net.Conn) verdict
+	slots      chan struct{} // one value for each connection let in; never closed
+	turnedAway chan struct{} // one value for each connection being refused; never closed
 }
 
 func (s *Server) newGate(l net.Listener, check func(net.Conn) verdict) *gate {
-	return &gate{Listener: l, server: s, check: check, slots: make(chan struct{}, s.limits.connections)}
+	return &gate{
+		Listener: l, server: s, check: check,
+		slots:      make(chan struct{}, s.limits.connections),
+		turnedAway: make(chan struct{}, maxTurnedAway),
+	}
 }
 
-// Accept returns the next connection that may come in.
+// Accept returns the next connection that is to be answered.
 func (g *gate) Accept() (net.Conn, error) {
 	for {
 		conn, err := g.Listener.Accept()
 		if err != nil {
 			return nil, err
 		}
-		switch g.check(conn) {
-		case verdictOwn:
+		verdict := g.check(conn)
+		if verdict == verdictOwn {
 			return conn, nil
-		case verdictRefuse:
-			g.server.refused.Add(1)
-			turnAway(conn, "403 Forbidden", "only root and the user of the daemon may ask")
-		case verdictAdmit:
-			if admitted := g.admit(conn); admitted != nil {
-				return admitted, nil
-			}
-			g.server.busy.Add(1)
-			turnAway(conn, "503 Service Unavailable", "too many connections: try again later")
 		}
+		if verdict == verdictAdmit {
+			if in := take(g.slots, conn, nil); in != nil {
+				return in, nil
+			}
+		}
+		why := g.refusal(verdict)
+		if in := take(g.turnedAway, conn, why); in != nil {
+			return in, nil
+		}
+		hangUp(conn, why)
 	}
+}
+
+// refusal counts and returns why a connection is turned away.
+func (g *gate) refusal(v verdict) *turnedAway {
+	if v == verdictRefuse {
+		g.server.refused.Add(1)
+		return &turnedAway{http.StatusForbidden, "only root and the user of the daemon may ask"}
+	}
+	g.server.busy.Add(1)
+	return &turnedAway{http.StatusServiceUnavailable, "too many connections"}
+}
+
+// turnedAway is the answer to whatever a connection asks.
+type turnedAway struct {
+	status  int
+	problem string
+}
+
+// hint says what to do about it.
+func (t *turnedAway) hint() string {
+	if t.status == http.StatusForbidden {
+		return "use sudo"
+	}
+	return "try again later"
 }
 
 // checkPeer judges who connects to the control socket.
@@ -68,11 +107,11 @@ func (s *Server) checkPeer(conn net.Conn) verdict {
 // checkNobody lets in everybody: what is served over TCP is for all who reach it.
 func checkNobody(net.Conn) verdict { return verdictAdmit }
 
-// admit takes a slot for a connection; nil if there is none.
-func (g *gate) admit(conn net.Conn) net.Conn {
+// take takes a slot for a connection; nil if there is none.
+func take(slots chan struct{}, conn net.Conn, why *turnedAway) net.Conn {
 	select {
-	case g.slots <- struct{}{}:
-		return &admitted{Conn: conn, release: sync.OnceFunc(func() { <-g.slots })}
+	case slots <- struct{}{}:
+		return &admitted{Conn: conn, why: why, release: sync.OnceFunc(func() { <-slots })}
 	default:
 		return nil
 	}
@@ -81,6 +120,7 @@ func (g *gate) admit(conn net.Conn) net.Conn {
 // admitted is a connection that gives its slot back when it is closed.
 type admitted struct {
 	net.Conn
+	why     *turnedAway // nil if it is welcome
 	release func()
 }
 
@@ -89,10 +129,21 @@ func (a *admitted) Close() error {
 	return a.Conn.Close()
 }
 
-// turnAway answers without reading, and closes. The answer is small enough for
-// the socket's buffer; a deadline bounds it all the same.
-func turnAway(conn net.Conn, status, problem string) {
+type turnedAwayKey struct{}
+
+// connContext lets requests know whether their connection is turned away.
+func connContext(ctx context.Context, conn net.Conn) context.Context {
+	if a, ok := conn.(*admitted); ok && a.why != nil {
+		return context.WithValue(ctx, turnedAwayKey{}, a.why)
+	}
+	return ctx
+}
+
+// hangUp answers without reading, and closes. The answer is small enough for the
+// socket's buffer; a deadline bounds it all the same.
+func hangUp(conn net.Conn, why *turnedAway) {
 	_ = conn.SetDeadline(time.Now().Add(time.Second))
-	_, _ = conn.Write([]byte("HTTP/1.1 " + status + "\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n{\"error\":\"" + problem + "\"}\n"))
+	_, _ = fmt.Fprintf(conn, "HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n{\"error\":%q,\"hint\":%q}\n",
+		why.status, http.StatusText(why.status), why.problem, why.hint())
 	_ = conn.Close()
 }

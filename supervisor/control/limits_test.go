@@ -148,6 +148,12 @@ func TestConnectionsAreBounded(t *testing.T) {
 			t.Fatalf("slots are not given back: %v", err)
 		}
 	}
+	for range r.limits.connections + maxTurnedAway {
+		r.connect(t)
+	}
+	if answer, _ := io.ReadAll(r.connect(t)); !strings.Contains(string(answer), " 503 ") {
+		t.Errorf("when even those that are turned away are too many: %q, want 503 unasked", answer)
+	}
 
 	own := serveLimited(t, nil, func(s *Server) { s.limits.connections = 0 })
 	if _, err := own.client.State(t.Context()); err != nil {

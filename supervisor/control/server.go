@@ -199,6 +199,7 @@ func (s *Server) httpServer(ctx context.Context, requests *sync.RWMutex, h http.
 			h.ServeHTTP(w, r)
 		}),
 		BaseContext:       func(net.Listener) context.Context { return ctx },
+		ConnContext:       connContext,
 		ReadHeaderTimeout: s.limits.header,
 		ReadTimeout:       s.limits.header,
 		IdleTimeout:       idleTimeout,
@@ -261,7 +262,11 @@ func (s *Server) addPublic(mux *http.ServeMux) {
 func (s *Server) limit(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(s.limits.write))
+		why, unwelcome := r.Context().Value(turnedAwayKey{}).(*turnedAway)
 		switch {
+		case unwelcome:
+			w.Header().Set("Connection", "close")
+			s.fail(w, why.status, why.problem, why.hint())
 		case r.Method != http.MethodGet && r.Method != http.MethodHead:
 			w.Header().Set("Allow", "GET, HEAD")
 			s.fail(w, http.StatusMethodNotAllowed, "method "+r.Method+" is not allowed", "use GET")
