@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -158,7 +159,7 @@ func (s *Store) advance(n *session, events uint64) {
 // anything was written and one after a failed write are the same to callers: the
 // batch is not there, or it is there unseen, and its numbers were never shown.
 func (s *Store) commit(n *session, b *pebble.Batch) error {
-	if err := s.room(uint64(b.Len()), s.conf.Reserve/2); err != nil {
+	if err := s.foresee(uint64(b.Len())); err != nil {
 		s.leave(leaveSpace, err.Error())
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
@@ -186,6 +187,29 @@ func (n *session) apply(b *pebble.Batch) error {
 	}
 	return b.SyncWait()
 }
+
+// foresee is room for a commit. Where there is plenty it asks the file system from
+// time to time only: nobody fills that much meanwhile, and if so, the write itself
+// tells.
+func (s *Store) foresee(need uint64) error {
+	now := time.Now()
+	if now.Sub(s.ample) < ampleFor && need < ampleSpace/8 {
+		return nil
+	}
+	if err := s.room(need, s.conf.Reserve/2); err != nil {
+		return err
+	}
+	if s.room(need, s.conf.Reserve/2+ampleSpace) == nil {
+		s.ample = now
+	}
+	return nil
+}
+
+// Space is ample, for a while, when there is so much of it.
+const (
+	ampleSpace = 1 << 30
+	ampleFor   = 100 * time.Millisecond
+)
 
 // room reports whether need bytes, as they will be in the log, in a table and in
 // a compaction of it, fit above spare. What can't be known is not missing.

@@ -22,6 +22,7 @@ type Store struct {
 	slot      chan struct{}
 	lock      *pebble.Lock // slot; nil until the directory could be locked
 	watchdog  *time.Timer  // slot; runs while a commit does
+	ample     time.Time    // slot; when there was plenty of space
 	retention retainer     // Serve alone
 	heir      *identity    // slot; of the store that takes the place of a quarantined one
 	closing   chan error   // slot; not nil while a retired database is being closed
