@@ -119,8 +119,10 @@ func TestAppendIsWhole(t *testing.T) {
 	mem := vfs.NewMem()
 	s := mustOpen(t, testConfig(t, mem))
 	b := testBatch(testTime, 1, 2, 3)
-	b.Events = append(b.Events, &event.Event{Kind: event.KindLoss, Observed: testTime,
-		Loss: &event.Loss{Cause: event.LossRing, Count: 7, Known: true}})
+	b.Events = append(b.Events, &event.Event{
+		Kind: event.KindLoss, Observed: testTime,
+		Loss: &event.Loss{Cause: event.LossRing, Count: 7, Known: true},
+	})
 	mustAppend(t, s, b)
 	for i, e := range b.Events {
 		if e.Seq != uint64(i+1) || e.Epoch != s.Stats().Epoch || e.Epoch.IsZero() {
