@@ -23,7 +23,7 @@ func benchDir(b *testing.B) string {
 	if parent == "" {
 		parent = "."
 	}
-	dir, err := os.MkdirTemp(parent, ".bench-") //nolint:usetesting // not where temporary files are
+	dir, err := os.MkdirTemp(parent, ".bench-")
 	if err != nil {
 		b.Fatal(err)
 	}
