@@ -52,7 +52,7 @@ func readTable(ctx context.Context, r pebble.Reader, t *event.Table) error {
 	for it.First(); it.Valid() && ctx.Err() == nil; it.Next() {
 		p := new(event.Process)
 		if err := event.DecodeProcess(it.Value(), p); err != nil {
-			return errors.Join(fmt.Errorf("read table: %w", err), it.Close())
+			return errors.Join(fmt.Errorf("%w: process %x of the table: %w", errDamaged, it.Key()[len(prefixProcess):], err), it.Close())
 		}
 		t.Processes = append(t.Processes, p)
 	}

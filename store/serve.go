@@ -13,7 +13,7 @@ const (
 	// flushDelay is how long removed events may keep their space. Pebble has no
 	// timer for anything else, so an idle store writes nothing.
 	flushDelay      = 10 * time.Second
-	readersDeadline = 30 * time.Second // for readers of a database to be closed
+	readersPatience = 5 * time.Second  // of one try to reopen, with readers
 	closeDeadline   = 30 * time.Second // for Pebble to close
 )
 
@@ -169,7 +169,9 @@ func (s *Store) setAside() error {
 }
 
 // retire closes the database that left service, if there is one. It can be called
-// again after an error. The caller holds the slot.
+// again after an error: readers that do not let go keep the store out of service,
+// but only Pebble itself can be blocked for so long that the process must end. The
+// caller holds the slot.
 func (s *Store) retire(ctx context.Context) error {
 	s.mu.Lock()
 	n := s.retired
@@ -180,10 +182,13 @@ func (s *Store) retire(ctx context.Context) error {
 	if s.closing == nil {
 		s.closing = closeWhenRead(n)
 	}
-	timeout := time.NewTimer(readersDeadline + closeDeadline)
+	if err := s.closing.waitForReaders(ctx); err != nil {
+		return err
+	}
+	timeout := time.NewTimer(closeDeadline)
 	defer timeout.Stop()
 	select {
-	case err := <-s.closing:
+	case err := <-s.closing.done:
 		s.conf.Log.WithError(err).Debug("closed the database that left service")
 	case <-ctx.Done():
 		return ctx.Err()
@@ -191,7 +196,7 @@ func (s *Store) retire(ctx context.Context) error {
 		if s.fs.lacking() {
 			return fmt.Errorf("the database can't be closed yet: %w", s.fs.lack())
 		}
-		s.die(fmt.Errorf("close store %s: blocked for %v", s.conf.Dir, readersDeadline+closeDeadline))
+		s.die(fmt.Errorf("close store %s: blocked for %v", s.conf.Dir, closeDeadline))
 	}
 	s.closing = nil
 	s.mu.Lock()
@@ -200,55 +205,89 @@ func (s *Store) retire(ctx context.Context) error {
 	return nil
 }
 
-// closeWhenRead closes a session's database once nobody reads it, and sends the
-// result. Capacity 1: the goroutine ends even if nobody waits any more. Errors of
-// closing a database that failed are expected; what was acknowledged is on disk.
-func closeWhenRead(n *session) chan error {
-	done := make(chan error, 1)
+// closing is a database that is being closed.
+type closing struct {
+	unread chan struct{} // closed when its last reader has let go
+	// done is sent the result. Capacity 1: the goroutine ends even if nobody waits
+	// any more.
+	done chan error
+}
+
+// closeWhenRead closes a session's database once nobody reads it. Errors of closing
+// a database that failed are expected; what was acknowledged is on disk.
+func closeWhenRead(n *session) *closing {
+	c := &closing{unread: make(chan struct{}), done: make(chan error, 1)}
 	go func() {
 		n.readers.Wait()
-		done <- n.db.Close()
+		close(c.unread)
+		c.done <- n.db.Close()
 	}()
-	return done
+	return c
+}
+
+// waitForReaders waits for a while, and returns an error if some are still there.
+func (c *closing) waitForReaders(ctx context.Context) error {
+	patience := time.NewTimer(readersPatience)
+	defer patience.Stop()
+	select {
+	case <-c.unread:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-patience.C:
+		return errors.New("the database can't be reopened yet: a reader does not let go of it")
+	}
 }
 
 // Close ends the store. clean says that the run ended in order: then that is the
-// last thing written. Readers are told to end and waited for. A Close that can not
-// be completed in 10 s, because a reader does not end or background work waits for
-// space, says so; then the process should end. The next Open finds all that was
+// last thing written, and if it can not be, because the store is out of service, the
+// error says so ([ErrUnavailable]). Readers are told to end and waited for. A Close
+// that can not be completed in 10 s, because a reader does not end or a write waits
+// for space, says so; then the process should end. The next Open finds all that was
 // acknowledged in any case.
 func (s *Store) Close(clean bool) error {
-	s.slot <- struct{}{} // a write in progress ends, or its watchdog does
-	defer s.release()
-	n, inService := s.shut()
-	if n == nil {
-		return s.closeRetired()
+	ctx, cancel := context.WithTimeout(context.Background(), s.conf.pace.closing)
+	defer cancel()
+	if s.acquire(ctx) != nil { // a write holds it, which waits for space or is about to be fatal
+		_, unmarked := s.shut()
+		err := fmt.Errorf("close store %s: a write is blocked, for %v by now", s.conf.Dir, s.conf.pace.closing)
+		if clean {
+			err = errors.Join(err, unmarked)
+		}
+		return err
 	}
+	defer s.release()
+	n, unmarked := s.shut()
 	var err error
-	if clean && inService {
+	switch {
+	case clean && unmarked != nil:
+		err = unmarked
+	case clean && n != nil:
 		err = s.finish(n)
 	}
-	s.mu.Lock()
-	s.retired = n
-	s.mu.Unlock()
 	return errors.Join(err, s.closeRetired())
 }
 
-// shut takes the store out of service for good. It returns the open session, if
-// any, whose readers are told to end.
-func (s *Store) shut() (n *session, inService bool) {
+// shut takes the store out of service for good. It retires the open session, if
+// any, whose readers are told to end, and returns it. unmarked says why there can
+// be no clean mark, nil if there can, or if the store was closed before.
+func (s *Store) shut() (n *session, unmarked error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	n, inService = s.session, s.out == leaveNot
+	if s.out != leaveNot && s.out != leaveClosed {
+		unmarked = fmt.Errorf("close store %s: not marked as ended in order: %w", s.conf.Dir, s.unavailableLocked())
+	}
+	n = s.session
 	s.session, s.out = nil, leaveClosed
 	s.stats.Reason = ErrClosed.Error()
 	s.fs.running.Store(false)
 	if n != nil {
+		s.retired = n
 		close(n.leaving)
 	}
 	s.notifyLocked()
 	signal(s.wake)
-	return n, inService
+	return n, unmarked
 }
 
 // finish writes the clean mark, after all else.
@@ -278,7 +317,7 @@ func (s *Store) closeRetired() error {
 	timeout := time.NewTimer(s.conf.pace.closing)
 	defer timeout.Stop()
 	select {
-	case err := <-s.closing:
+	case err := <-s.closing.done:
 		s.closing = nil
 		if err != nil {
 			return fmt.Errorf("close store %s: %w", s.conf.Dir, err)

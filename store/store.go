@@ -25,7 +25,7 @@ type Store struct {
 	ample     time.Time    // slot; when there was plenty of space
 	retention retainer     // Serve alone
 	heir      *identity    // slot; of the store that takes the place of a quarantined one
-	closing   chan error   // slot; not nil while a retired database is being closed
+	closing   *closing     // slot; not nil while a retired database is being closed
 
 	// wake tells Serve that the store left service, or that Close was called.
 	// Capacity 1, never closed: one signal is enough. back is the signal of
@@ -126,20 +126,41 @@ func (s *Store) acquire(ctx context.Context) error {
 func (s *Store) release() { <-s.slot }
 
 // writer takes the right to write and the session to write to, or says why not.
-// The caller must release.
+// The caller must release. It does not wait for a writer that waits for space: then
+// the store is out of service, and so it answers, at once.
 func (s *Store) writer(ctx context.Context) (*session, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
+	for {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		changed, err := s.watch()
+		if err != nil {
+			return nil, err
+		}
+		select {
+		case s.slot <- struct{}{}:
+			n, err := s.serving()
+			if err != nil {
+				s.release()
+			}
+			return n, err
+		case <-changed:
+		case <-ctx.Done():
+		}
 	}
-	if err := s.acquire(ctx); err != nil {
-		return nil, err
+}
+
+// watch returns a channel that is closed when the store leaves service, or sooner.
+func (s *Store) watch() (<-chan struct{}, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.out != leaveNot || s.session == nil {
+		return nil, s.unavailableLocked()
 	}
-	n, err := s.serving()
-	if err != nil {
-		s.release()
-		return nil, err
+	if s.changed == nil {
+		s.changed = make(chan struct{})
 	}
-	return n, nil
+	return s.changed, nil
 }
 
 // serving returns the session if the store is in service.
