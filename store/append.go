@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -186,49 +185,4 @@ func (n *session) apply(b *pebble.Batch) error {
 		return err
 	}
 	return b.SyncWait()
-}
-
-// foresee is room for a commit. Where there is plenty it asks the file system from
-// time to time only: nobody fills that much meanwhile, and if so, the write itself
-// tells.
-func (s *Store) foresee(need uint64) error {
-	now := time.Now()
-	if now.Sub(s.ample) < ampleFor && need < ampleSpace/8 {
-		return nil
-	}
-	if err := s.room(need, s.conf.Reserve/2); err != nil {
-		return err
-	}
-	if s.room(need, s.conf.Reserve/2+ampleSpace) == nil {
-		s.ample = now
-	}
-	return nil
-}
-
-// Space is ample, for a while, when there is so much of it.
-const (
-	ampleSpace = 1 << 30
-	ampleFor   = 100 * time.Millisecond
-)
-
-// room reports whether need bytes, as they will be in the log, in a table and in
-// a compaction of it, fit above spare. What can't be known is not missing.
-func (s *Store) room(need, spare uint64) error {
-	dir := s.conf.Dir
-	if _, err := s.conf.FS.Stat(dir); err != nil {
-		dir = s.conf.FS.PathDir(dir)
-	}
-	usage, err := s.conf.FS.GetDiskUsage(dir)
-	if err != nil {
-		return nil //nolint:nilerr // then the write itself will tell
-	}
-	if want := spare + 3*need; usage.AvailBytes < want {
-		return fmt.Errorf("%w of %s: %d MiB free, want %d MiB", errNoSpace, dir, usage.AvailBytes>>20, (want+1<<20-1)>>20)
-	}
-	return nil
-}
-
-// measure notes how much space the database takes.
-func (s *Store) measure(n *session) {
-	s.bytes.Store(n.db.Metrics().DiskSpaceUsage())
 }

@@ -26,8 +26,9 @@ type Config struct {
 	FS vfs.FS
 	// Retention bounds what is kept for queries.
 	Retention Retention
-	// Reserve is what must be free on the file system, in bytes, for the store to
-	// go into service; it leaves service when half of it is used up. 0 is
+	// Reserve is what is kept free on the file system, in bytes. The store leaves
+	// service when less than half of it is left, and enters with a sixteenth of it
+	// more; likewise with 8 and 16 inodes, where their number is limited. 0 is
 	// DefaultReserve. Half as much again is kept in a ballast file, where the file
 	// system can preallocate, for Pebble to finish what it began.
 	Reserve uint64

@@ -86,7 +86,7 @@ func (s *Store) makeBallast() {
 	if info, err := vs.Stat(path); err == nil && info.Mode().IsRegular() {
 		return
 	}
-	if s.room(0, s.conf.Reserve+size) != nil {
+	if s.room(0, margin{s.conf.Reserve + size, 2 * filesReserve}) != nil {
 		return
 	}
 	f, err := vs.Create(path, vfs.WriteCategoryUnspecified)

@@ -240,12 +240,12 @@ func TestSpaceIsForeseen(t *testing.T) {
 		if got := s.Stats().Syncs; got != syncs {
 			t.Errorf("%d syncs without space", got-syncs)
 		}
-		fs.avail.Store(DefaultReserve - 1) // not enough yet
+		fs.avail.Store(DefaultReserve / 2) // not enough yet
 		time.Sleep(time.Minute)            //nolint:forbidigo // virtual time
 		if s.Stats().InService {
 			t.Error("in service without the reserve")
 		}
-		fs.avail.Store(DefaultReserve)
+		fs.avail.Store(DefaultReserve * 9 / 16)
 		<-s.Available()
 		mustAppend(t, s, testBatch(testTime, 2))
 		if s.Head() != 2 {

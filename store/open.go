@@ -14,7 +14,11 @@ import (
 // attach locks the directory, opens the database and enters service. The caller
 // holds the slot, or is Open.
 func (s *Store) attach(ctx context.Context, wait time.Duration) error {
-	if err := s.room(0, s.conf.Reserve); err != nil {
+	// Refusals come first: space would not change them.
+	if err := s.look(ctx, wait); err != nil {
+		return err
+	}
+	if err := s.roomToEnter(); err != nil {
 		return err
 	}
 	id, err := s.claim(ctx, wait)
@@ -32,34 +36,49 @@ func (s *Store) attach(ctx context.Context, wait time.Duration) error {
 		return err
 	}
 	s.makeBallast()
-	s.measure(n)
+	s.measure()
 	s.enter(n)
 	return nil
 }
 
-// claim makes sure that the directory is a store of ours, or makes it one, and
-// locks it. Until it is sure it only looks.
-func (s *Store) claim(ctx context.Context, wait time.Duration) (identity, error) {
-	id, err := readIdentity(s.conf.FS, s.conf.Dir)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return id, err
+// look makes sure that the directory is a store of ours, or can become one, and
+// locks one that is.
+func (s *Store) look(ctx context.Context, wait time.Duration) error {
+	_, err := readIdentity(s.conf.FS, s.conf.Dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
-	if err == nil {
-		// Other faults of the database are found by opening it.
-		if _, err := pebble.Peek(s.conf.Dir, s.conf.FS); isNewerPebble(err) {
-			return id, fmt.Errorf("%w: %w", ErrNewerFormat, err)
-		}
+	if err != nil {
+		return err
+	}
+	// Other faults of the database are found by opening it.
+	if _, err := pebble.Peek(s.conf.Dir, s.conf.FS); isNewerPebble(err) {
+		return fmt.Errorf("%w: %w", ErrNewerFormat, err)
+	}
+	return s.lockUp(ctx, wait)
+}
+
+// lockUp locks the directory, unless it is locked already.
+func (s *Store) lockUp(ctx context.Context, wait time.Duration) (err error) {
+	if s.lock == nil {
+		s.lock, err = lockDir(ctx, s.conf.FS, s.conf.Dir, wait)
+	}
+	return err
+}
+
+// claim makes the directory a store, if it is none yet, and locks it.
+func (s *Store) claim(ctx context.Context, wait time.Duration) (identity, error) {
+	if err := s.adoptSuccessor(); err != nil {
+		return identity{}, err
 	}
 	if err := s.makeDir(); err != nil {
-		return id, err
+		return identity{}, err
 	}
-	if s.lock == nil {
-		if s.lock, err = lockDir(ctx, s.conf.FS, s.conf.Dir, wait); err != nil {
-			return id, err
-		}
+	if err := s.lockUp(ctx, wait); err != nil {
+		return identity{}, err
 	}
 	// Another process may have been faster before the lock was ours.
-	id, err = readIdentity(s.conf.FS, s.conf.Dir)
+	id, err := readIdentity(s.conf.FS, s.conf.Dir)
 	if err == nil && id.unfinished() {
 		return id, s.clearUnfinished()
 	}
@@ -67,14 +86,7 @@ func (s *Store) claim(ctx context.Context, wait time.Duration) (identity, error)
 		return id, err
 	}
 	id = newIdentity()
-	if s.heir != nil {
-		id = *s.heir
-	}
-	if err := id.write(s.conf.FS, s.conf.Dir); err != nil {
-		return id, err
-	}
-	s.heir = nil
-	return id, nil
+	return id, id.write(s.conf.FS, s.conf.Dir)
 }
 
 // clearUnfinished removes what an interrupted making of the database left: files
@@ -195,53 +207,6 @@ func (n *session) rotateFirstLog() error {
 		return nil
 	}
 	return n.db.Flush()
-}
-
-// startOver sets a damaged directory aside and opens an empty one.
-func (s *Store) startOver(ctx context.Context, old identity, cause error) (*session, error) {
-	if err := s.quarantine(old, cause); err != nil {
-		return nil, errors.Join(cause, err)
-	}
-	id, err := s.claim(ctx, 0)
-	if err != nil {
-		return nil, err
-	}
-	return s.openSession(id)
-}
-
-// succeed makes the identity of the store that follows a quarantined one.
-func (s *Store) succeed(old identity, to string) {
-	id := newIdentity()
-	id.PreviousEpoch, id.PreviousSeq = old.Epoch, old.Head
-	id.QuarantinedTo, id.QuarantinedAt = to, s.wall().UTC()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.stats.Epoch == old.epoch() {
-		id.PreviousSeq = max(old.Head, s.head.Load())
-	}
-	s.clean, s.seen = time.Time{}, true
-	s.heir = &id
-}
-
-// quarantine renames the directory, under its lock, and gives up the lock, which
-// went with it.
-func (s *Store) quarantine(old identity, cause error) error {
-	vs, dir := s.conf.FS, s.conf.Dir
-	stem := dir + ".corrupt-" + s.wall().UTC().Format("20060102T150405Z")
-	to := stem
-	for i := 2; ; i++ {
-		if _, err := vs.Stat(to); errors.Is(err, fs.ErrNotExist) {
-			break
-		}
-		to = fmt.Sprintf("%s-%d", stem, i)
-	}
-	if err := vs.Rename(dir, to); err != nil {
-		return explain("set aside store", dir, err)
-	}
-	s.unlock()
-	s.succeed(old, to)
-	s.conf.Log.WithError(cause).WithField("quarantine", to).Error("store is damaged; it was set aside and an empty one takes its place")
-	return syncDir(vs, vs.PathDir(dir))
 }
 
 // unlock gives up the directory's lock, if it is held. The caller holds the slot.

@@ -83,12 +83,16 @@ func (r *reading) stats() Stats {
 	if r.n.owed {
 		events, bytes = r.n.backlog()
 	}
+	size, err := sizeOnDisk(readFS(), r.path)
+	if err != nil {
+		size = r.db.Metrics().DiskSpaceUsage()
+	}
 	return Stats{
 		Owed: r.n.owed,
 		Path: r.path, Epoch: r.n.epoch,
 		Head: r.n.head, Floor: r.n.floor.Load(), Cursor: r.n.cursor,
 		BacklogEvents: events, BacklogBytes: bytes,
-		Bytes:         r.db.Metrics().DiskSpaceUsage(),
+		Bytes:         size,
 		Losses:        r.n.losses,
 		QuarantinedTo: r.n.ident.QuarantinedTo, QuarantinedAt: r.n.ident.QuarantinedAt,
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"time"
 )
 
@@ -59,7 +60,7 @@ func (s *Store) kind() leaveKind {
 
 // maintain does the regular work of a store in service.
 func (s *Store) maintain(ctx context.Context) {
-	if err := s.room(0, s.conf.Reserve/2); err != nil {
+	if err := s.roomToStay(0); err != nil {
 		s.leave(leaveSpace, err.Error())
 		return
 	}
@@ -67,9 +68,9 @@ func (s *Store) maintain(ctx context.Context) {
 	if err != nil {
 		return
 	}
-	s.bytes.Store(v.session.db.Metrics().DiskSpaceUsage())
 	s.makeBallast()
 	v.release()
+	s.measure()
 	if err := s.retain(ctx); err != nil && ctx.Err() == nil && !errors.Is(err, ErrUnavailable) {
 		s.conf.Log.WithError(err).Error("can't remove old events")
 	}
@@ -106,7 +107,7 @@ func (s *Store) stillOut(err error) {
 
 // resume puts an open database that was short of space back in service.
 func (s *Store) resume() error {
-	if err := s.room(0, s.conf.Reserve); err != nil {
+	if err := s.roomToEnter(); err != nil {
 		return err
 	}
 	if s.fs.lacking() {
@@ -138,26 +139,26 @@ func (s *Store) reopen(ctx context.Context, kind leaveKind) error {
 			return err
 		}
 	}
-	err := s.attach(ctx, 0)
+	err := s.attach(ctx, s.conf.LockWait)
 	if err != nil && isFatalReopen(err) {
 		s.die(fmt.Errorf("reopen store: %w", err))
 	}
 	return err
 }
 
-// isFatalReopen tells the errors that waiting does not help.
+// isFatalReopen tells the errors that waiting does not help. Readers hold a store's
+// lock for less than Config.LockWait; who still holds it then is another daemon.
 func isFatalReopen(err error) bool {
-	return !isNoSpace(err) && !errors.Is(err, ErrLocked) && !errors.Is(err, context.Canceled) &&
-		!errors.Is(err, context.DeadlineExceeded)
+	return !isNoSpace(err) && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded)
 }
 
 // setAside quarantines a store that was found damaged while it ran.
 func (s *Store) setAside() error {
 	old, err := readIdentity(s.conf.FS, s.conf.Dir)
-	if err != nil {
-		return err
+	if err == nil {
+		err = s.quarantine(old, errors.New(s.Stats().Reason))
 	}
-	if err := s.quarantine(old, errors.New(s.Stats().Reason)); err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) { // else an earlier try got that far
 		return err
 	}
 	s.mu.Lock()

@@ -17,7 +17,8 @@ type Stats struct {
 	// and their encoded bytes; 0 if nothing is owed.
 	Owed                        bool
 	BacklogEvents, BacklogBytes uint64
-	// Bytes on disk, as of some seconds ago.
+	// Bytes that the store's files take on disk, with the ballast and what is
+	// allocated in advance, as du(1) counts; as of some 5 s ago.
 	Bytes uint64
 
 	// InService is false while calls answer ErrUnavailable, for Reason. Since is

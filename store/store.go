@@ -24,7 +24,6 @@ type Store struct {
 	watchdog  *time.Timer  // slot; runs while a commit does
 	ample     time.Time    // slot; when there was plenty of space
 	retention retainer     // Serve alone
-	heir      *identity    // slot; of the store that takes the place of a quarantined one
 	closing   *closing     // slot; not nil while a retired database is being closed
 
 	// wake tells Serve that the store left service, or that Close was called.
