@@ -172,7 +172,7 @@ func (s *Store) begin(n *session) error {
 	}
 	s.mu.Unlock()
 	b := n.db.NewBatch()
-	defer b.Close()
+	defer discard(b)
 	if mark != nil {
 		must(b.Delete([]byte(metaClean), nil))
 	}

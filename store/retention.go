@@ -17,10 +17,9 @@ const (
 	// flushDelay later, a small table.
 	retainEvery = time.Minute
 	// maxClockStep is how far wall clock and monotonic clock may come apart from one
-	// look to the next before retention does not believe the wall clock, and
-	// clockTrust how long.
+	// look to the next before retention does not believe the wall clock, until they
+	// are as they were, or the process is started again.
 	maxClockStep = 5 * time.Minute
-	clockTrust   = time.Hour
 	// retainSlack is by how much more than necessary is removed for space.
 	retainSlack = 20 // one part in
 )
@@ -28,26 +27,23 @@ const (
 // retainer is what retention remembers between two looks. It belongs to Serve, and
 // under Store.slot to nobody else.
 type retainer struct {
-	started  time.Time // when it first looked
-	looked   time.Time // when it last looked, with the monotonic clock
-	wall     time.Time // the wall clock then
-	removed  time.Time // when it last removed
-	distrust time.Time // until when the wall clock is not believed
+	started  time.Time     // when it first looked
+	removed  time.Time     // when it last removed
+	up       time.Duration // uptime when the wall clock was last believed
+	believed time.Time     // the wall clock then
 }
 
-// step notes the time and reports whether the wall clock can be believed.
-func (r *retainer) step(now, wall time.Time) bool {
+// step notes the time and reports whether the wall clock can be believed. up is the
+// time since some moment, including that when the machine slept.
+func (r *retainer) step(now, wall time.Time, up time.Duration) bool {
 	wall = wall.Round(0)
-	if r.looked.IsZero() {
+	if r.started.IsZero() {
 		r.started = now
-	} else {
-		apart := wall.Sub(r.wall) - now.Sub(r.looked)
-		if apart > maxClockStep || apart < -maxClockStep {
-			r.distrust = now.Add(clockTrust)
-		}
+	} else if apart := wall.Sub(r.believed) - (up - r.up); apart.Abs() > maxClockStep {
+		return false
 	}
-	r.looked, r.wall = now, wall
-	return !now.Before(r.distrust)
+	r.up, r.believed = up, wall
+	return true
 }
 
 // due reports whether it is time to remove.
@@ -58,7 +54,7 @@ func (r *retainer) due(now time.Time) bool {
 // retain removes the events that are too old or too many, never one that is owed.
 func (s *Store) retain(ctx context.Context) error {
 	now, wall := time.Now(), s.wall()
-	trusted := s.retention.step(now, wall)
+	trusted := s.retention.step(now, wall, s.uptime())
 	s.pauseRetention(!trusted)
 	if !s.retention.due(now) {
 		return nil

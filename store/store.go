@@ -15,6 +15,9 @@ type Store struct {
 	conf Config
 	fs   *guardFS
 	wall func() time.Time // the wall clock; tests step it
+	// uptime is a clock that nobody sets and that goes on while the machine sleeps,
+	// where there is one.
+	uptime func() time.Duration
 
 	// slot is the right to write: whoever has put a value in may use the session
 	// for writing, lock and unlock the directory, and change what is marked "slot"
@@ -83,12 +86,13 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 
 func newStore(c Config) *Store {
 	s := &Store{
-		conf: c,
-		wall: time.Now,
-		slot: make(chan struct{}, 1),
-		wake: make(chan struct{}, 1),
-		back: make(chan struct{}, 1),
-		out:  leaveBroken,
+		conf:   c,
+		wall:   time.Now,
+		uptime: uptimeSince(time.Now()),
+		slot:   make(chan struct{}, 1),
+		wake:   make(chan struct{}, 1),
+		back:   make(chan struct{}, 1),
+		out:    leaveBroken,
 	}
 	s.stats.Since, s.stats.Reason = s.wall(), "the store is being opened"
 	s.fs = &guardFS{
