@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/sirupsen/logrus"
+
+	"daemoneye.dev/procmond/store"
 )
 
 // fatalSuffix is added to the database path for the side file that says why the
@@ -40,7 +42,11 @@ const grace = 5 * time.Second
 
 // storage ends the process because the store can not go on.
 func (l *lastWords) storage(reason error) {
-	l.end(exitStorage, reason.Error(), nil)
+	code := exitStorage
+	if errors.Is(reason, store.ErrLocked) || errors.Is(reason, store.ErrNotStore) || errors.Is(reason, store.ErrNewerFormat) {
+		code = storeCode(reason) // found when it was opened again
+	}
+	l.end(code, reason.Error(), nil)
 }
 
 // watchdog ends the process because a service hangs: every goroutine goes into

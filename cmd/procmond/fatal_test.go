@@ -1,0 +1,33 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"testing"
+
+	"github.com/sirupsen/logrus"
+
+	"daemoneye.dev/procmond/store"
+)
+
+// TestStorageExitCodes: what is found when a store is opened again ends the process
+// as it would have at the start.
+func TestStorageExitCodes(t *testing.T) {
+	logger := logrus.New()
+	logger.SetOutput(io.Discard)
+	for reason, want := range map[error]exitCode{
+		store.ErrNotStore:        exitNotStore,
+		store.ErrNewerFormat:     exitNewerFormat,
+		store.ErrLocked:          exitInUse,
+		errors.New("disk error"): exitStorage,
+	} {
+		var got exitCode
+		l := &lastWords{database: filepath.Join(t.TempDir(), "db"), log: logrus.NewEntry(logger), stderr: io.Discard, exit: func(c exitCode) { got = c }}
+		l.storage(fmt.Errorf("reopen store: %w", reason))
+		if got != want {
+			t.Errorf("%v: exit %d, want %d", reason, got, want)
+		}
+	}
+}
