@@ -22,6 +22,9 @@ var errOutage = errors.New("store is out of service")
 
 // append makes one batch durable.
 func (c *Collector) append(ctx context.Context, b *event.Batch) error {
+	for _, e := range b.Events {
+		event.Clip(e) // records were clipped when they were read, changes and notes were not
+	}
 	c.turnTo(activityAppend)
 	err := c.cfg.Sink.Append(ctx, b)
 	c.turnTo(activityCompare)

@@ -113,12 +113,15 @@ func (c *Collector) endScan(ctx context.Context, result jobResult) error {
 	r := c.newReport()
 	r.cycle(&c.found)
 	c.noteLeftOut(r.leftOut, s)
-	units := append(c.noteUnits(), r.units...)
-	events, err := c.appendUnits(ctx, units, event.Batch{AsOf: s.Began, BootID: c.cfg.Host.BootID})
+	// Notes are on their own: had they gone with the first of several batches, a
+	// failure of a later one would write them again.
+	if err := c.flushNotes(ctx); err != nil {
+		return err
+	}
+	events, err := c.appendUnits(ctx, r.units, event.Batch{AsOf: s.Began, BootID: c.cfg.Host.BootID})
 	if err != nil {
 		return err
 	}
-	c.run.notes = nil
 	c.full, c.recovered, c.before = r.returned, false, s.Began
 	c.run.totals.ShortLived += uint64(r.shortLived)
 	c.run.cycle = c.cycleOf(s, r, events, len(result.unsure))

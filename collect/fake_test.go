@@ -215,6 +215,7 @@ func (s *fakeStore) check(b *event.Batch) {
 		breach(s.table[id] == nil, "delete of %v, which the table does not have", id)
 	}
 	for _, e := range b.Events {
+		breach(len(event.Append(nil, e)) > event.MaxEncoded-100, "%v of %d bytes", e.Kind, len(event.Append(nil, e)))
 		breach(e.Observed.IsZero() || e.Time.IsZero(), "%v without a time", e.Kind)
 		breach(e.Kind == event.KindStart && s.table[e.Process.ID] != nil, "second start of %d", e.Process.PID)
 		breach(e.Kind < event.KindLoss && e.Process.ID.IsZero(), "%v of a process without an id", e.Kind)

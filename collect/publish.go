@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"daemoneye.dev/procmond/collect/event"
 	"daemoneye.dev/procmond/fsm"
 )
 
@@ -20,6 +21,7 @@ func (c *Collector) publish(doing string) {
 		ConfigVersion: r.version,
 		Pending:       c.pendingKeys(),
 
+		Epoch:             r.announcedEpoch(),
 		OutOfServiceSince: r.outage.since,
 		LastError:         lastError(r),
 		Stuck:             c.stuck(now),
@@ -35,6 +37,14 @@ func (c *Collector) publish(doing string) {
 	if last := c.cfg.Mailbox.activity.Load(); last.name != doing {
 		c.cfg.Mailbox.activity.Store(&activity{name: doing, since: now})
 	}
+}
+
+// announcedEpoch is the epoch whose first events of this run are durable.
+func (r *run) announcedEpoch() event.Epoch {
+	if !r.announced {
+		return event.Epoch{}
+	}
+	return r.epoch
 }
 
 func lastError(r *run) string {

@@ -3,6 +3,7 @@ package collect
 import (
 	"time"
 
+	"daemoneye.dev/procmond/collect/event"
 	"daemoneye.dev/procmond/fsm"
 )
 
@@ -22,6 +23,9 @@ type Status struct {
 	TableSize int // processes in the table in memory, whatever their flags
 	Held      int // starts that are held back until they are old enough
 
+	// Epoch is the store's in which this run has announced itself; zero before.
+	// Nobody else may write into an epoch that the collector has not begun.
+	Epoch event.Epoch
 	// OutOfServiceSince is when the store refused its service, else zero.
 	OutOfServiceSince time.Time
 	// ScanSince is when the scan in flight began, else zero.

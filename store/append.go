@@ -15,7 +15,8 @@ import (
 // fills in Seq and Epoch of the events; after an error they are zero. A batch
 // without events is as durable. ctx is honoured until the write begins, never
 // after: an error then means that nothing was written.
-// [ErrUnavailable]: the store is, or just went, out of service.
+// [ErrUnavailable]: the store is, or just went, out of service. [ErrReplaced]: the
+// store has another epoch than the batch is for.
 func (s *Store) Append(ctx context.Context, b *event.Batch) error {
 	if emptyBatch(b) {
 		return nil
@@ -25,6 +26,9 @@ func (s *Store) Append(ctx context.Context, b *event.Batch) error {
 		return err
 	}
 	defer s.release()
+	if !b.Epoch.IsZero() && b.Epoch != n.epoch {
+		return fmt.Errorf("append to epoch %s: %w", b.Epoch, ErrReplaced)
+	}
 	w := n.newWrite()
 	defer discard(w.batch)
 	if err := w.add(b); err != nil {

@@ -19,6 +19,9 @@ const (
 	groupAdmin      = "admin"
 )
 
+// collectorPath is the collector's place in the tree.
+const collectorPath = groupCollection + "/collector"
+
 // build adds every service to the tree, in the order in which they are stopped.
 func (s *Supervisor) build() error {
 	var err error

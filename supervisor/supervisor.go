@@ -97,7 +97,6 @@ type Supervisor struct {
 	journal      *journal
 	paths        []string // of the services, in the order in which they are stopped
 	stopping     atomic.Bool
-	lastHealth   atomic.Pointer[Health]
 }
 
 // New builds the tree; nothing runs yet.

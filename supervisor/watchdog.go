@@ -26,6 +26,8 @@ type watchdog struct {
 	s        *Supervisor
 	progress *tree.Progress
 
+	looked   time.Time // when it last looked
+	resumed  time.Time // when the process went on after a suspension; zero: never
 	ready    bool
 	status   string
 	recorded Level     // last health written to the store
@@ -56,13 +58,29 @@ func (w *watchdog) Serve(ctx context.Context) error {
 func (w *watchdog) look(ctx context.Context) {
 	w.progress.Beat("watch")
 	s := w.s
+	w.noticeSuspension(time.Now())
 	health := judge(s.facts(time.Now()))
-	s.lastHealth.Store(&health)
-	s.journal.flush(ctx)
 	w.announce(health)
-	w.record(ctx, health)
 	w.abortOnHang()
+	// What touches the store comes last, and does not wait for it.
+	ctx, cancel := context.WithTimeout(ctx, journalDeadline)
+	defer cancel()
+	s.journal.flush(ctx)
+	w.record(ctx, health)
 }
+
+// noticeSuspension notes that the process did not run for a while (it was stopped,
+// or its machine was): then a beat that is overdue says nothing, and each service
+// gets its whole time again.
+func (w *watchdog) noticeSuspension(now time.Time) {
+	if !w.looked.IsZero() && now.Sub(w.looked) > suspension {
+		w.resumed = now
+	}
+	w.looked = now
+}
+
+// suspension is a time between two looks that no loaded machine explains.
+const suspension = 5 * watchEvery
 
 // announce tells the service manager what changed, and that there is progress
 // if that is proven: no service hangs.
@@ -80,11 +98,12 @@ func (w *watchdog) announce(h Health) {
 // record writes a change of health into the stream of events: what happened to
 // the sensor belongs to the history that it keeps.
 func (w *watchdog) record(ctx context.Context, h Health) {
-	if !w.ready || h.Level == w.recorded || time.Since(w.at) < healthEventEvery {
+	epoch := w.s.mailbox.Status().Epoch
+	if !w.ready || epoch.IsZero() || h.Level == w.recorded || time.Since(w.at) < healthEventEvery {
 		return
 	}
 	now := time.Now()
-	err := w.s.cfg.Store.Append(ctx, &event.Batch{Events: []*event.Event{{
+	e := &event.Event{
 		HostID: w.s.cfg.Host.HostID, BootID: w.s.cfg.Host.BootID,
 		Kind: event.KindSensor, Source: event.SourceSensor,
 		Time: now, Observed: now,
@@ -93,7 +112,9 @@ func (w *watchdog) record(ctx context.Context, h Health) {
 			Detail:  strings.Join(append([]string{fmt.Sprintf("Health went from %s to %s.", w.recorded, h.Level)}, h.Reasons...), " "),
 			Version: w.s.cfg.Version,
 		},
-	}}})
+	}
+	event.Clip(e)
+	err := w.s.cfg.Store.Append(ctx, &event.Batch{Epoch: epoch, Events: []*event.Event{e}})
 	if err == nil { // else it is tried again: the store may be what is ill
 		w.recorded, w.at = h.Level, now
 	}
@@ -106,7 +127,14 @@ func (w *watchdog) abortOnHang() {
 	if limit == 0 {
 		return
 	}
+	if !w.resumed.IsZero() && time.Since(w.resumed) < limit {
+		return
+	}
+	waits := !w.s.cfg.Store.Stats().InService
 	for _, hung := range w.s.tree.Hung() {
+		if waits && hung.Path == collectorPath {
+			continue // it waits for the store, which watches its own writes
+		}
 		if hung.BeatAge >= limit {
 			w.s.cfg.Abort(fmt.Sprintf("service %s has made no progress for %s, in %s",
 				hung.Path, round(hung.BeatAge), orUnknown(hung.Activity)))

@@ -85,6 +85,8 @@ type Sensor struct {
 // Batch is what is written together or not at all: events, and the changes to
 // the live process table that make them true.
 type Batch struct {
+	// Epoch, when not zero, is the only one that the batch may be written to.
+	Epoch Epoch
 	// Events in order. The store fills in Seq and Epoch.
 	Events []*Event
 	// Put are the table's new and changed processes, Delete the ended ones.

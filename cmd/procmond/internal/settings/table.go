@@ -8,6 +8,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"daemoneye.dev/procmond/collect/event"
+	"daemoneye.dev/procmond/supervisor"
 )
 
 // Table returns all settings, in the order in which they are documented.
@@ -60,9 +61,9 @@ func dailySettings() []Setting {
 			show:  func(v *Values) string { return v.HostID },
 		},
 		{
-			Name: "watchdog", Placeholder: "DURATION", Default: "60s", Limits: "10s to 1h; 0 is off",
+			Name: "watchdog", Placeholder: "DURATION", Default: "60s", Limits: "15s to 1h; 0 is off",
 			Help:  "End the process, with every goroutine in the log, when it has made no progress for this long.",
-			parse: one(parseDuration(time.Second, 10*time.Second, time.Hour, true, func(v *Values) *time.Duration { return &v.Watchdog })),
+			parse: one(parseDuration(time.Second, supervisor.MinWatchdog, time.Hour, true, func(v *Values) *time.Duration { return &v.Watchdog })),
 			show:  func(v *Values) string { return v.Watchdog.String() },
 		},
 	}
