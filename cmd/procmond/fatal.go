@@ -34,6 +34,7 @@ type lastWords struct {
 	database string
 	log      *logrus.Entry
 	stderr   io.Writer
+	flush    func() // writes what the log holds back; bounded in time
 	exit     func(exitCode)
 }
 
@@ -64,6 +65,7 @@ func (l *lastWords) end(code exitCode, reason string, stacks []byte) {
 		entry = entry.WithError(recordErr)
 	}
 	entry.Error("Ends itself: " + reason)
+	l.flush()
 	if len(stacks) > 0 {
 		_, _ = l.stderr.Write(stacks) // nowhere else to say it
 	}

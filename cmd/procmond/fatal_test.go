@@ -24,7 +24,7 @@ func TestStorageExitCodes(t *testing.T) {
 		errors.New("disk error"): exitStorage,
 	} {
 		var got exitCode
-		l := &lastWords{database: filepath.Join(t.TempDir(), "db"), log: logrus.NewEntry(logger), stderr: io.Discard, exit: func(c exitCode) { got = c }}
+		l := &lastWords{database: filepath.Join(t.TempDir(), "db"), log: logrus.NewEntry(logger), stderr: io.Discard, flush: func() {}, exit: func(c exitCode) { got = c }}
 		l.storage(fmt.Errorf("reopen store: %w", reason))
 		if got != want {
 			t.Errorf("%v: exit %d, want %d", reason, got, want)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strings"
 	"sync/atomic"
 
 	"daemoneye.dev/procmond/collect/event"
@@ -23,7 +24,8 @@ type eventSource interface {
 type liveView struct {
 	source eventSource
 	lines  eventLines
-	out    io.Writer
+	// out makes the writer of one Serve, which waits until its ctx ends.
+	out func(context.Context) io.Writer
 	// next is the first sequence not shown. It outlives a restart of Serve.
 	next atomic.Uint64
 }
@@ -31,7 +33,7 @@ type liveView struct {
 // liveLag is how many events the view may be behind before it skips.
 const liveLag = 2000
 
-func newLiveView(source eventSource, lines eventLines, out io.Writer) *liveView {
+func newLiveView(source eventSource, lines eventLines, out func(context.Context) io.Writer) *liveView {
 	v := &liveView{source: source, lines: lines, out: out}
 	v.next.Store(source.Head() + 1)
 	return v
@@ -41,6 +43,7 @@ func (v *liveView) String() string { return "live view" }
 
 // Serve prints until ctx ends.
 func (v *liveView) Serve(ctx context.Context) error {
+	out := v.out(ctx)
 	for {
 		head, err := v.source.Wait(ctx, v.next.Load()-1)
 		if err != nil {
@@ -51,28 +54,40 @@ func (v *liveView) Serve(ctx context.Context) error {
 		}
 		if behind := head + 1 - v.next.Load(); behind > liveLag {
 			v.next.Store(head + 1)
-			if _, err := fmt.Fprintf(v.out, "%d events are not shown; `procmond events` has them\n", behind); err != nil {
+			if _, err := fmt.Fprintf(out, "%d events are not shown; `procmond events` has them\n", behind); err != nil {
 				return fmt.Errorf("print: %w", err)
 			}
 			continue
 		}
-		if err := v.source.Read(ctx, v.next.Load(), liveLag, v.print); err != nil {
+		lines, next, err := v.read(ctx)
+		if err != nil {
 			return fmt.Errorf("read events: %w", err)
 		}
+		// Not while reading: a terminal that stands still must not hold the store.
+		if _, err := io.WriteString(out, lines); err != nil {
+			return fmt.Errorf("print: %w", err)
+		}
+		v.next.Store(next)
 	}
 }
 
-func (v *liveView) print(seq uint64, encoded []byte) error {
-	var e event.Event
-	if err := event.Decode(encoded, &e); err != nil {
-		return fmt.Errorf("event %d: %w", seq, err)
-	}
-	e.Seq = seq
-	line, err := v.lines.line(event.AppendJSON(nil, &e))
-	if err != nil {
+// liveChunk is how many events are read before they are printed.
+const liveChunk = 128
+
+// read returns the next lines, and the first sequence not in them.
+func (v *liveView) read(ctx context.Context) (lines string, next uint64, err error) {
+	var b strings.Builder
+	next = v.next.Load()
+	err = v.source.Read(ctx, next, liveChunk, func(seq uint64, encoded []byte) error {
+		var e event.Event
+		if err := event.Decode(encoded, &e); err != nil {
+			return fmt.Errorf("event %d: %w", seq, err)
+		}
+		e.Seq = seq
+		line, err := v.lines.line(event.AppendJSON(nil, &e))
+		b.WriteString(line)
+		next = seq + 1
 		return err
-	}
-	v.next.Store(seq + 1)
-	_, err = io.WriteString(v.out, line)
-	return err
+	})
+	return b.String(), next, err
 }

@@ -3,37 +3,14 @@ package main
 import (
 	"bytes"
 	"fmt"
-	"io"
 	"os"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/sirupsen/logrus"
 
 	"daemoneye.dev/procmond/cmd/procmond/internal/settings"
 )
-
-// terminal is where log lines and live events meet. A line is written whole, so
-// that they never mangle each other.
-type terminal struct {
-	mu sync.Mutex // held while a line is written
-}
-
-// stream writes to one file of the terminal.
-func (t *terminal) stream(w io.Writer) io.Writer { return &terminalStream{terminal: t, w: w} }
-
-type terminalStream struct {
-	terminal *terminal
-	w        io.Writer
-}
-
-// Write writes p as one piece. It blocks while another line is being written.
-func (s *terminalStream) Write(p []byte) (int, error) {
-	s.terminal.mu.Lock()
-	defer s.terminal.mu.Unlock()
-	return s.w.Write(p)
-}
 
 // newLogger makes the daemon's log on standard error.
 func (p invocation) newLogger(v *settings.Values, t *terminal) *logrus.Logger {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -62,8 +63,8 @@ type daemonRun struct {
 
 func (c *runCommand) run(ctx context.Context, p invocation) error {
 	d := &daemonRun{
-		invocation: p, terminal: new(terminal),
-		input: settings.Input{Flags: c.values, Environ: p.environ, ConfigFlag: c.config, DefaultFile: settings.DefaultFile},
+		invocation: p,
+		input:      settings.Input{Flags: c.values, Environ: p.environ, ConfigFlag: c.config, DefaultFile: settings.DefaultFile},
 	}
 	values, faults, warnings := settings.Resolve(d.input)
 	if p.getenv(brokerVariable) != "" {
@@ -75,7 +76,8 @@ func (c *runCommand) run(ctx context.Context, p invocation) error {
 	if len(faults) > 0 {
 		return faults
 	}
-	d.values = values
+	d.values, d.terminal = values, newTerminal()
+	defer d.terminal.close()
 	if err := d.prepare(warnings); err != nil {
 		return err
 	}
@@ -100,7 +102,7 @@ func (d *daemonRun) prepare(warnings []string) error {
 		return fmt.Errorf("make directory of database: %w", err)
 	}
 	d.last = &lastWords{
-		database: database, log: d.log, stderr: d.terminal.stream(d.stderr),
+		database: database, log: d.log, stderr: d.stderr, flush: d.terminal.close,
 		exit: func(code exitCode) { os.Exit(int(code)) },
 	}
 	if earlier := readFatal(database); earlier != nil {
@@ -142,9 +144,9 @@ func (d *daemonRun) attend(stop context.CancelFunc, signals <-chan os.Signal, op
 				d.log.Warn("Stops at once: a second signal came. The next start recovers what this one leaves")
 				return exitSilently(exitForced)
 			default:
-				d.log.WithField("signal", sig.String()).Info("Stops in order")
 				stopping = true
 				stop()
+				d.log.WithField("signal", sig.String()).Info("Stops in order")
 			}
 		}
 	}
@@ -227,7 +229,7 @@ func (d *daemonRun) services(st *store.Store) []tree.Service {
 		return nil
 	}
 	lines := eventLines{paint: painter(d.colours(d.stdout)), width: width(d.stdout)}
-	return []tree.Service{newLiveView(st, lines, d.terminal.stream(d.stdout))}
+	return []tree.Service{newLiveView(st, lines, func(ctx context.Context) io.Writer { return d.terminal.patientStream(ctx, d.stdout) })}
 }
 
 // logFaults puts each fault into the log.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -309,7 +310,7 @@ func TestLiveView(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		source := &scriptedSource{head: 5, more: make(chan struct{})}
 		var out strings.Builder
-		view := newLiveView(source, eventLines{}, &out)
+		view := newLiveView(source, eventLines{}, func(context.Context) io.Writer { return &out })
 		ctx, cancel := context.WithCancel(t.Context())
 		var wg sync.WaitGroup
 		wg.Go(func() { _ = view.Serve(ctx) })

@@ -130,11 +130,11 @@ func TestEventLines(t *testing.T) {
 // Lines of several writers are written whole.
 func TestTerminalDoesNotMangle(t *testing.T) {
 	var out slowWriter
-	var shared terminal
+	shared := newTerminal()
 	logger := logrus.New()
 	logger.SetOutput(shared.stream(&out))
 	logger.SetFormatter(&lineFormatter{})
-	events := shared.stream(&out)
+	events := shared.patientStream(t.Context(), &out)
 	var wg sync.WaitGroup
 	for range 4 {
 		wg.Go(func() {
@@ -145,6 +145,7 @@ func TestTerminalDoesNotMangle(t *testing.T) {
 		})
 	}
 	wg.Wait()
+	shared.close()
 	lines := strings.Split(strings.TrimSuffix(out.String(), "\n"), "\n")
 	if len(lines) != 400 {
 		t.Fatalf("%d lines, want 400", len(lines))
@@ -173,7 +174,7 @@ func TestLastWords(t *testing.T) {
 	logger := logrus.New()
 	logger.SetOutput(&logged)
 	var ended []exitCode
-	l := &lastWords{database: database, log: logrus.NewEntry(logger), stderr: &stderr, exit: func(c exitCode) { ended = append(ended, c) }}
+	l := &lastWords{database: database, log: logrus.NewEntry(logger), stderr: &stderr, flush: func() {}, exit: func(c exitCode) { ended = append(ended, c) }}
 	l.watchdog("service x hangs")
 	if len(ended) != 1 || ended[0] != exitWatchdog {
 		t.Errorf("ended %v, want %d", ended, exitWatchdog)
