@@ -94,6 +94,10 @@ func findState(ctx context.Context, places []string) (report, error) {
 		if hung := new(control.NotRespondingError); errors.As(err, &hung) {
 			r.state, err = supervisor.SilentState(place, hung.PID), nil
 		}
+		if errors.Is(err, control.ErrBusy) {
+			r.state, err = supervisor.SilentState(place, 0), nil
+			r.state.Reasons = []string{"A daemon runs and turns connections away: too many clients ask it at once."}
+		}
 		return err
 	})
 	if err == nil {

@@ -25,6 +25,8 @@ var (
 	ErrNotListening = errors.New("no daemon listens")
 	// ErrForbidden says that the daemon, or the socket's mode, refuses us.
 	ErrForbidden = errors.New("no permission for the control socket")
+	// ErrBusy says that the daemon turns connections away.
+	ErrBusy = errors.New("too many clients ask the daemon at once")
 )
 
 // NotRespondingError says that a daemon accepts connections and does not
@@ -79,6 +81,9 @@ func (c *Client) State(ctx context.Context) (*State, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
 	body, err := c.request(ctx, "/state", nil)
+	if errors.Is(err, ErrUnavailable) {
+		return nil, fmt.Errorf("%w: %w", ErrBusy, err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -96,6 +101,9 @@ func (c *Client) State(ctx context.Context) (*State, error) {
 // Events calls fn with each event's JSON line, without its newline, until all
 // were read, fn fails, or ctx ends. The line is valid only during the call.
 func (c *Client) Events(ctx context.Context, q Query, fn func(line []byte) error) error {
+	if err := c.Ping(ctx); err != nil { // a daemon that hangs is found out in less than a second
+		return err
+	}
 	body, err := c.request(ctx, "/events", q.Values())
 	if err != nil {
 		return err
@@ -135,12 +143,15 @@ func (c *Client) request(ctx context.Context, path string, query url.Values) (io
 // explain tells apart why there is no answer.
 func (c *Client) explain(ctx context.Context, err error) error {
 	switch {
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ENOTDIR):
 		return fmt.Errorf("ask daemon at %s: %w", c.path, ErrNotListening)
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("ask daemon at %s: %w", c.path, ErrForbidden)
 	case errors.Is(ctx.Err(), context.DeadlineExceeded), errors.Is(err, syscall.EAGAIN):
 		return &NotRespondingError{PID: c.peer()}
+	case errors.Is(err, syscall.EPIPE), errors.Is(err, syscall.ECONNRESET), errors.Is(err, io.EOF):
+		// Not wrapped: a broken pipe of ours is not one of the caller's output.
+		return fmt.Errorf("ask daemon at %s: %w: %v", c.path, ErrBusy, err)
 	default:
 		return fmt.Errorf("ask daemon at %s: %w", c.path, err)
 	}

@@ -27,6 +27,7 @@ const (
 // limits bound what clients can ask of a server.
 type limits struct {
 	connections int           // at once, on each of its listeners
+	followers   int           // streams that go on, at once; fewer, so that state is always answered
 	header      time.Duration // for sending a request
 	write       time.Duration // for reading what was asked for, or each part of a stream
 	selfCheck   time.Duration // between two requests of the server to itself
@@ -34,7 +35,7 @@ type limits struct {
 }
 
 func defaultLimits() limits {
-	return limits{connections: 32, header: 5 * time.Second, write: 10 * time.Second, selfCheck: 5 * time.Second, retry: 10 * time.Second}
+	return limits{connections: 32, followers: 16, header: 5 * time.Second, write: 10 * time.Second, selfCheck: 5 * time.Second, retry: 10 * time.Second}
 }
 
 // Source says what state the daemon is in. State must not block.
@@ -94,8 +95,10 @@ type Server struct {
 	cfg     Config
 	metrics http.Handler
 	limits  limits
-	pid     int                // whose connections are the server's own
-	allowed func(uid int) bool // who may ask
+	// followers holds one value for each stream that goes on; never closed.
+	followers chan struct{}
+	pid       int                // whose connections are the server's own
+	allowed   func(uid int) bool // who may ask
 
 	refused   atomic.Uint64 // connections of other users
 	busy      atomic.Uint64 // connections above the limit
@@ -117,6 +120,7 @@ func New(cfg Config) (*Server, error) {
 		pid:     os.Getpid(),
 		allowed: func(uid int) bool { return uid == 0 || uid == own },
 	}
+	s.followers = make(chan struct{}, s.limits.followers)
 	s.metrics = s.newMetrics()
 	return s, nil
 }

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -476,6 +477,72 @@ func TestConfigNamesEveryFault(t *testing.T) {
 	for _, want := range []string{"path", "source", "events", "log"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is not named in: %v", want, err)
+		}
+	}
+}
+
+// TestStateIsAnsweredWhateverFollows lets as many clients follow as may, and more.
+func TestStateIsAnsweredWhateverFollows(t *testing.T) {
+	r := serve(t, nil)
+	r.daemon.grow(1)
+	ctx, cancel := context.WithCancel(t.Context())
+	var group sync.WaitGroup
+	defer group.Wait()
+	defer cancel()
+	for range r.limits.followers {
+		first := make(chan struct{})
+		client := Dial(r.path)
+		group.Go(func() {
+			defer client.Close()
+			_ = client.Events(ctx, Query{Follow: true}, func([]byte) error { close(first); return nil })
+		})
+		<-first
+	}
+	if err := r.client.Events(t.Context(), Query{Follow: true}, func([]byte) error { return nil }); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("one too many: %v, want ErrUnavailable", err)
+	}
+	if _, err := r.client.State(t.Context()); err != nil {
+		t.Errorf("state: %v", err)
+	}
+}
+
+// TestEventsOfAHungDaemonEnd: what accepts and is silent is found out at once.
+func TestEventsOfAHungDaemonEnd(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "hung")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	began := time.Now()
+	err = Dial(path).Events(t.Context(), Query{}, func([]byte) error { return nil })
+	if silent := new(NotRespondingError); !errors.As(err, &silent) || time.Since(began) > 2*time.Second {
+		t.Errorf("%v after %v, want NotRespondingError within a second", err, time.Since(began))
+	}
+}
+
+// TestBrokenPipeOfTheSocketIsNotTheCallers: `procmond events | head` tells the two
+// apart by it.
+func TestBrokenPipeOfTheSocketIsNotTheCallers(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "rude")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_ = conn.Close()
+		}
+	}()
+	for range 20 {
+		_, err := Dial(path).State(t.Context())
+		if !errors.Is(err, ErrBusy) || errors.Is(err, syscall.EPIPE) {
+			t.Fatalf("%v, want ErrBusy and no broken pipe", err)
 		}
 	}
 }

@@ -46,6 +46,16 @@ func (s *Server) serveEvents(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, http.StatusBadRequest, err.Error(), "see docs/operations.md")
 		return
 	}
+	if q.Follow {
+		select {
+		case s.followers <- struct{}{}:
+			defer func() { <-s.followers }()
+		default:
+			s.busy.Add(1)
+			s.fail(w, http.StatusServiceUnavailable, fmt.Sprintf("%d clients follow already", s.limits.followers), "end one of them, or ask again without follow")
+			return
+		}
+	}
 	st := stream{server: s, w: w, last: q.After}
 	if err := st.run(r.Context(), q); err != nil {
 		st.abort(r.Context(), err)
