@@ -75,7 +75,7 @@ func (s *Supervisor) stopCollector() error {
 	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.StopTimeout)
 	defer cancel()
 	deadline, _ := ctx.Deadline()
-	result, err := s.mailbox.Handle().GracefulShutdown(ctx, collect.Shutdown{
+	result, err := s.askToShutDown(ctx, collect.Shutdown{
 		Deadline: deadline.Add(-s.cfg.StopTimeout / 4), // what is left is for the last append
 		Reason:   "stopped by the operator",
 	})
@@ -87,6 +87,24 @@ func (s *Supervisor) stopCollector() error {
 		s.cfg.Log.WithField("detail", result.Detail).Warn("The collector stopped before it was done")
 	}
 	return nil
+}
+
+// askToShutDown asks until the collector has heard it or ctx ends: a full mailbox
+// empties, and a collector that crashes comes back.
+func (s *Supervisor) askToShutDown(ctx context.Context, order collect.Shutdown) (collect.ShutdownResult, error) {
+	tick := time.NewTicker(watchEnd)
+	defer tick.Stop()
+	for {
+		result, err := s.mailbox.Handle().GracefulShutdown(ctx, order)
+		if !errors.Is(err, collect.ErrMailboxFull) && !errors.Is(err, collect.ErrRestarted) {
+			return result, err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return result, err
+		}
+	}
 }
 
 // abort takes a collector that does not answer to its last state, so that its
