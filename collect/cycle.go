@@ -128,15 +128,6 @@ func (c *Collector) endScan(ctx context.Context, result jobResult) error {
 	return nil
 }
 
-// noteUnits are the waiting notes, as units.
-func (c *Collector) noteUnits() []unit {
-	var units []unit
-	for _, e := range c.run.notes {
-		units = append(units, unit{events: []*event.Event{e}})
-	}
-	return units
-}
-
 func (c *Collector) cycleOf(s *Snapshot, r *report, events, unsure int) Cycle {
 	cycle := Cycle{
 		Count: c.run.cycle.Count + 1, LastAt: s.Began, Duration: time.Since(c.scanBegan),

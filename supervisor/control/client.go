@@ -151,7 +151,7 @@ func (c *Client) explain(ctx context.Context, err error) error {
 		return &NotRespondingError{PID: c.peer()}
 	case errors.Is(err, syscall.EPIPE), errors.Is(err, syscall.ECONNRESET), errors.Is(err, io.EOF):
 		// Not wrapped: a broken pipe of ours is not one of the caller's output.
-		return fmt.Errorf("ask daemon at %s: %w: %v", c.path, ErrBusy, err)
+		return fmt.Errorf("ask daemon at %s: %w: %s", c.path, ErrBusy, err.Error())
 	default:
 		return fmt.Errorf("ask daemon at %s: %w", c.path, err)
 	}
