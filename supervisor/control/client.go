@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -149,12 +150,19 @@ func (c *Client) explain(ctx context.Context, err error) error {
 		return fmt.Errorf("ask daemon at %s: %w", c.path, ErrForbidden)
 	case errors.Is(ctx.Err(), context.DeadlineExceeded), errors.Is(err, syscall.EAGAIN):
 		return &NotRespondingError{PID: c.peer()}
-	case errors.Is(err, syscall.EPIPE), errors.Is(err, syscall.ECONNRESET), errors.Is(err, io.EOF):
+	case turnedAway(err):
 		// Not wrapped: a broken pipe of ours is not one of the caller's output.
 		return fmt.Errorf("ask daemon at %s: %w: %s", c.path, ErrBusy, err.Error())
 	default:
 		return fmt.Errorf("ask daemon at %s: %w", c.path, err)
 	}
+}
+
+// turnedAway reports whether the connection was closed before there was an answer.
+// net/http has one of its errors for that in words only.
+func turnedAway(err error) bool {
+	return errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.EOF) ||
+		strings.Contains(err.Error(), "server closed idle connection")
 }
 
 // refusal turns an error object into an error.
