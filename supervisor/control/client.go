@@ -150,7 +150,7 @@ func (c *Client) explain(ctx context.Context, err error) error {
 		return fmt.Errorf("ask daemon at %s: %w", c.path, ErrForbidden)
 	case errors.Is(ctx.Err(), context.DeadlineExceeded), errors.Is(err, syscall.EAGAIN):
 		return &NotRespondingError{PID: c.peer()}
-	case turnedAway(err):
+	case isTurnedAway(err):
 		// Not wrapped: a broken pipe of ours is not one of the caller's output.
 		return fmt.Errorf("ask daemon at %s: %w: %s", c.path, ErrBusy, err.Error())
 	default:
@@ -158,9 +158,9 @@ func (c *Client) explain(ctx context.Context, err error) error {
 	}
 }
 
-// turnedAway reports whether the connection was closed before there was an answer.
+// isTurnedAway reports whether the connection was closed before there was an answer.
 // net/http has one of its errors for that in words only.
-func turnedAway(err error) bool {
+func isTurnedAway(err error) bool {
 	return errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.EOF) ||
 		strings.Contains(err.Error(), "server closed idle connection")
 }
