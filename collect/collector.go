@@ -105,7 +105,7 @@ func (c *Collector) join() {
 	defer patience.Stop()
 	select {
 	case <-j.done:
-		c.run.inflight = nil
+		c.run.endJob()
 	case <-patience.C:
 		c.cfg.Log.WithField("running_for", time.Since(j.began).String()).Error("Scan hangs and is left behind")
 	}

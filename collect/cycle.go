@@ -19,6 +19,7 @@ func (c *Collector) newJob(probes []int32, cancel context.CancelFunc) *job {
 	if c.snapshot == nil {
 		c.snapshot = &Snapshot{}
 	}
+	c.snapshot.Observations = c.snapshot.Observations[:0] // what fails early tells of nothing
 	j := &job{
 		scanner: c.cfg.Scanner, redactor: c.run.settings.Redactor, known: c.table.entries,
 		full: c.full, probes: probes, snapshot: c.snapshot,
@@ -37,9 +38,7 @@ func (c *Collector) startScan(ctx context.Context) {
 
 // endJob takes what a job has brought.
 func (c *Collector) endJob(ctx context.Context, result jobResult) error {
-	j := c.run.inflight
-	c.run.inflight = nil
-	j.cancel()
+	j := c.run.endJob()
 	if j != c.job {
 		c.cfg.Log.Warn("Scan of an earlier actor has returned at last")
 		return nil
@@ -109,6 +108,7 @@ func (c *Collector) endScan(ctx context.Context, result jobResult) error {
 	c.turnTo(activityCompare)
 	s := c.snapshot
 	c.scanRecovered(s.Began)
+	c.run.execs.markAll(s.Observations)
 	c.table.compareWith(s, thresholds{memory: c.run.settings.MemoryThreshold, cpu: c.run.settings.CPUThreshold}, result.unsure, &c.found)
 	r := c.newReport()
 	r.cycle(&c.found)
@@ -122,6 +122,7 @@ func (c *Collector) endScan(ctx context.Context, result jobResult) error {
 	if err != nil {
 		return err
 	}
+	clear(c.run.execs) // those without an event are of processes that are not reported on
 	c.full, c.recovered, c.before = r.returned, false, s.Began
 	c.run.totals.ShortLived += uint64(r.shortLived)
 	c.run.cycle = c.cycleOf(s, r, events, len(result.unsure))
@@ -170,6 +171,9 @@ func (c *Collector) endRelease(ctx context.Context, j *job, result jobResult) er
 	r.release(j.probes, c.snapshot.Observations, result.unsure)
 	if _, err := c.appendUnits(ctx, r.units, event.Batch{}); err != nil {
 		return err
+	}
+	for _, pid := range j.probes {
+		delete(c.run.execs, pid) // it is part of the start
 	}
 	c.run.totals.ShortLived += uint64(r.shortLived)
 	c.run.cycle.LeftOut = r.leftOut

@@ -36,6 +36,7 @@ type run struct {
 	leftOutSince time.Time // zero while nobody is left out
 	shutdown     *Shutdown // asked for, not yet done
 	inflight     *job      // also one that hangs and was left behind
+	execs        execs
 }
 
 // failing is a window of failed scans.
@@ -65,9 +66,19 @@ func (r *run) enter(c *Config, now time.Time) {
 		return
 	}
 	r.began = now
+	r.execs = make(execs)
 	r.settings = c.Settings
 	r.interval = Interval{}.configured(c.Settings.Interval)
 	r.version = 1
+}
+
+// endJob takes the job in flight, which has reported, out of it.
+func (r *run) endJob() *job {
+	j := r.inflight
+	r.inflight = nil
+	j.cancel()
+	r.execs.noteAll(j.snapshot.Observations)
+	return j
 }
 
 // note queues an event about the daemon itself.

@@ -18,8 +18,9 @@ type Scanner interface {
 	// Scan fills s with one Observation for every process, sorted by PID; what
 	// s held before is lost. full asks for everything to be read and reported
 	// again. After an error s is incomplete and must not be compared with
-	// anything. It blocks as long as the host takes and returns ctx.Err()
-	// between two processes once ctx is done.
+	// anything, but each exec that it tells of is true and not told again. It
+	// blocks as long as the host takes and returns ctx.Err() between two
+	// processes once ctx is done.
 	Scan(ctx context.Context, full bool, s *Snapshot) error
 	// Probe reads one process whole, now; [ErrGone] if nobody has that PID.
 	Probe(ctx context.Context, pid int32) (Observation, error)
@@ -56,7 +57,8 @@ type Observation struct {
 	// belongs to the receiver.
 	Process *event.Process
 	// ExecChanged says that the image was replaced since the last report of
-	// this process, as far as the scanner can tell.
+	// this process, as far as the scanner can tell. It is told once, whatever
+	// becomes of the report: the receiver remembers it.
 	ExecChanged bool
 	// Exit is how a zombie ended, when the host tells; else nil.
 	Exit *event.Exit

@@ -67,12 +67,15 @@ func (s *Scanner) observe(ctx context.Context, pid int32, whole bool) (collect.O
 	case again.start != now.start: // another owner, to be seen by the next scan
 		return collect.Observation{}, collect.ErrGone
 	}
+	if err := ctx.Err(); err != nil {
+		return collect.Observation{}, err // before anything is kept that is not reported
+	}
 	now.exe, now.seen = o.Process.Exe, s.scans
 	if r != nil {
 		o.ExecChanged = r.exe != "" && now.exe != "" && r.exe != now.exe
 	}
 	s.known[pid] = now
-	return o, ctx.Err()
+	return o, nil
 }
 
 // glance reads what tells whether a process has changed.
