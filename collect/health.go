@@ -29,10 +29,14 @@ type Health struct {
 // judge is the health that a status speaks of.
 func judge(s Status) Health {
 	h := Health{Status: s, Reasons: s.Degraded}
+	if !s.OutOfServiceSince.IsZero() {
+		outage := fmt.Sprintf("The store is out of service since %s: %s.", s.OutOfServiceSince.Local().Format(time.DateTime), s.LastError)
+		h.Reasons = append([]string{outage}, h.Reasons...)
+	}
 	switch {
-	case s.Stuck || !s.OutOfServiceSince.IsZero():
+	case s.Stuck:
 		h.Level = LevelUnhealthy
-	case len(s.Degraded) > 0:
+	case len(h.Reasons) > 0:
 		h.Level = LevelDegraded
 	}
 	return h

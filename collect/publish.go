@@ -64,7 +64,6 @@ func (c *Collector) degraded(s *Status, now time.Time) []string {
 	}
 	r := c.run
 	add(s.Stuck, "The scan has not returned for %d s.", int(now.Sub(s.ScanSince).Seconds()))
-	add(!r.outage.since.IsZero(), "The store is out of service for %d s: %s.", int(now.Sub(r.outage.since).Seconds()), r.outage.last)
 	add(r.failing.count > 0, "The last %d scans failed: %s.", r.failing.count, r.failing.last)
 	add(c.cfg.HasLink && !r.coordinated && s.State.State == string(fsm.CollectorRunning), "Monitoring began without an agent.")
 	add(r.interval.Pressure, "There is pressure, so the interval is stretched to %v.", r.interval.Current)

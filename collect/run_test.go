@@ -185,7 +185,7 @@ func TestStoreOutOfServiceInTheMiddleOfARun(t *testing.T) {
 		pass(DefaultInterval)
 		began := time.Now()
 		health, err := w.handle.HealthCheck(t.Context())
-		if err != nil || health.Level != LevelUnhealthy || !strings.Contains(health.Reasons[0], "no space left") {
+		if err != nil || health.Level != LevelDegraded || !strings.Contains(health.Reasons[0], "no space left") {
 			t.Errorf("health %v, %v", health, err)
 		}
 		pass(time.Hour)

@@ -33,7 +33,8 @@ type Status struct {
 	// Stuck says that this scan is past its deadline.
 	Stuck     bool
 	LastError string
-	// Degraded are the reasons why the collector is not quite well: sentences.
+	// Degraded are the reasons why the collector is not quite well: sentences. An
+	// outage of the store is not among them.
 	Degraded []string
 
 	// Activity is what the actor does, ActivitySince since when. "idle" is well.

@@ -101,7 +101,7 @@ func (s *Store) stillOut(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.out != leaveNot && s.out != leaveClosed {
-		s.stats.Reason = err.Error()
+		s.stats.Reason, s.stats.Full = err.Error(), s.out == leaveSpace || isNoSpace(err)
 	}
 }
 
@@ -119,7 +119,7 @@ func (s *Store) resume() error {
 		return errors.New(s.stats.Reason)
 	}
 	s.out = leaveNot
-	s.stats.Since, s.stats.Reason = s.wall(), ""
+	s.stats.Since, s.stats.Reason, s.stats.Full = s.wall(), "", false
 	s.notifyLocked()
 	return nil
 }

@@ -26,6 +26,9 @@ type Stats struct {
 	InService bool
 	Reason    string
 	Since     time.Time
+	// Full says that nothing but room on the file system is missing: the store
+	// comes back by itself when there is some.
+	Full bool
 	// Reopens counts the returns to service.
 	Reopens uint64
 

@@ -201,7 +201,7 @@ func (s *Store) leaveQuietly(kind leaveKind, reason string) bool {
 		s.stats.Since = s.wall()
 	}
 	s.out = kind
-	s.stats.Reason = reason
+	s.stats.Reason, s.stats.Full = reason, kind == leaveSpace
 	if kind > leaveSpace && s.session != nil {
 		s.fs.running.Store(false)
 		close(s.session.leaving)
@@ -224,7 +224,7 @@ func (s *Store) enter(n *session) {
 	s.head.Store(n.head)
 	s.stats.Epoch = n.epoch
 	s.stats.QuarantinedTo, s.stats.QuarantinedAt = n.ident.QuarantinedTo, n.ident.QuarantinedAt
-	s.stats.Reason = ""
+	s.stats.Reason, s.stats.Full = "", false
 	s.stats.Since = s.wall()
 	s.publishLocked(n)
 	s.notifyLocked()

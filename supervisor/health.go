@@ -59,7 +59,12 @@ func judge(f facts) Health {
 }
 
 func judgeStore(h *Health, f facts) {
-	if !f.store.InService {
+	switch {
+	case f.store.InService:
+	case f.store.Full:
+		h.add(LevelDegraded, "The store takes nothing since %s: %s. What it has is safe, and it goes on by itself when there is room.",
+			clock(f.store.Since), f.store.Reason)
+	default:
 		h.add(LevelUnhealthy, "The store is out of service since %s: %s.", clock(f.store.Since), f.store.Reason)
 	}
 	if f.store.QuarantinedTo != "" && f.now.Sub(f.store.QuarantinedAt) < quarantineWarning {
@@ -88,6 +93,9 @@ func judgeServices(h *Health, f facts) {
 func judgeCollector(h *Health, f facts) {
 	if f.machine.State == string(fsm.CollectorStopped) && !f.stopping {
 		h.add(LevelUnhealthy, "The collector has stopped: %s.", f.machine.Cause)
+	}
+	if outage := f.collect.OutOfServiceSince; !outage.IsZero() && f.store.InService {
+		h.add(LevelDegraded, "The collector waits for the store since %s.", clock(outage))
 	}
 	for _, reason := range f.collect.Degraded {
 		h.add(LevelDegraded, "%s", reason)

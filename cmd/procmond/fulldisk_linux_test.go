@@ -104,7 +104,7 @@ func TestFullDisk(t *testing.T) {
 	startSleeper(t, "full-disk-1") // something to write at the next scan
 	waitFor(t, "a health that tells of the full disk", func() bool {
 		doc, code := readState(t, database)
-		return code != 0 && doc.Health != "healthy" && strings.Contains(strings.Join(doc.Reasons, " "), "space")
+		return code == 1 && doc.Health == "degraded" && len(doc.Reasons) == 1 && strings.Contains(doc.Reasons[0], "space")
 	})
 	select {
 	case <-d.done:
@@ -142,7 +142,7 @@ func TestFullDiskAtStart(t *testing.T) {
 	d := startDaemon(t, database, "--interval", "5")
 	waitFor(t, "a daemon that says what it lacks", func() bool {
 		doc, code := readState(t, database)
-		return code == 2 && strings.Contains(strings.Join(doc.Reasons, " "), "space")
+		return code == 1 && strings.Contains(strings.Join(doc.Reasons, " "), "space")
 	})
 	free()
 	d.awaitCycle(1)

@@ -101,7 +101,7 @@ func (v *stateView) row(name, format string, args ...any) {
 func (v *stateView) daemon(s *control.State) {
 	c := &s.Collector
 	v.row("collector", "%s%s%s", spaced(c.State), v.sinceText(c.Since), because(c.Cause))
-	if c.LastError != "" {
+	if c.LastError != "" && s.Store.InService { // else it is the store's, and among the reasons
 		v.row("", "last error: %s", printable(c.LastError))
 	}
 	if !s.Running {
@@ -161,7 +161,7 @@ func (v *stateView) store(state *control.State) {
 	v.row("", "%d events kept, head %d%s%s", kept, s.Head, owed, counted(s.Removed, "removed by retention"))
 	v.row("", "epoch %s", printable(s.Epoch))
 	if state.Running && !s.InService {
-		v.row("", "%s%s%s", v.paint.red("out of service"), v.sinceText(s.Since), because(s.Reason))
+		v.row("", "%s%s, see above", v.paint.red("out of service"), v.sinceText(s.Since))
 	}
 	if s.QuarantinedTo != "" {
 		v.row("", "a damaged predecessor was set aside %s: %s", v.ago(s.QuarantinedAt), printable(s.QuarantinedTo))
