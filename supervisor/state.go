@@ -36,7 +36,7 @@ func (s *Supervisor) State() *control.State {
 		Sources:      control.Sources{Events: "none", Snapshots: s.cfg.Snapshots},
 		Interval:     intervalState(f.collect.Interval),
 		Cycle:        cycleState(f.collect),
-		Totals:       totalsState(f.collect.Totals),
+		Totals:       s.totalsState(f.collect.Totals),
 		Store:        storeState(f.store),
 		Services:     serviceStates(f.services),
 		Loss:         lossStates(f.store.Losses),
@@ -104,14 +104,18 @@ func cycleState(c collect.Status) control.Cycle {
 	}
 }
 
-func totalsState(t collect.Totals) control.Totals {
-	return control.Totals{
+func (s *Supervisor) totalsState(t collect.Totals) control.Totals {
+	totals := control.Totals{
 		Events:      t.Events,
 		ScansFailed: t.ScansFailed,
 		ShortLived:  t.ShortLived,
 		Outages:     t.Outages,
 		NotesLost:   t.NotesLost,
 	}
+	if s.cfg.LogLinesLost != nil {
+		totals.LogLinesLost = s.cfg.LogLinesLost()
+	}
+	return totals
 }
 
 func storeState(s store.Stats) control.Store {

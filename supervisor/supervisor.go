@@ -56,6 +56,8 @@ type Config struct {
 	Hot     map[string]collect.HotKey
 	Restart []string
 	Log     *logrus.Entry
+	// LogLinesLost counts the lines of the log that were thrown away; may be nil.
+	LogLinesLost func() uint64
 }
 
 // Notice is news for the service manager.

@@ -105,11 +105,12 @@ func start(t *testing.T, change func(*Config)) *run {
 	r := &run{t: t, scanner: newScanner(), extra: extra{make(chan func() error)}, store: st, aborted: make(chan string, 1), notices: make(chan Notice, 1000)}
 	cfg := Config{
 		Store: st, Scanner: r.scanner, Snapshots: "portable",
-		Host:       collect.Host{HostID: "host", BootID: "boot"},
-		Settings:   collect.DefaultSettings(),
-		SocketPath: filepath.Join(dir, "s"),
-		Version:    "test",
-		Watchdog:   DefaultWatchdog,
+		Host:         collect.Host{HostID: "host", BootID: "boot"},
+		Settings:     collect.DefaultSettings(),
+		SocketPath:   filepath.Join(dir, "s"),
+		Version:      "test",
+		Watchdog:     DefaultWatchdog,
+		LogLinesLost: func() uint64 { return 7 },
 		Abort: func(reason string) {
 			select {
 			case r.aborted <- reason:
@@ -181,6 +182,9 @@ func TestDaemonDoesItsJobAndStopsInOrder(t *testing.T) {
 	t.Parallel()
 	r := start(t, nil)
 	state := r.awaitCycle(1)
+	if state.Totals.LogLinesLost != 7 {
+		t.Errorf("totals %+v", state.Totals)
+	}
 	if state.Health != control.HealthHealthy || state.Collector.State != "running" || state.Mode != "standalone" || !state.Running {
 		t.Errorf("state: %+v", state)
 	}

@@ -6,19 +6,38 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/sirupsen/logrus"
 
 	"daemoneye.dev/procmond/cmd/procmond/internal/settings"
 )
 
-// newLogger makes the daemon's log on standard error.
-func (p invocation) newLogger(v *settings.Values, t *terminal) *logrus.Logger {
+// newLogger makes the daemon's log on standard error, and the queue that it goes
+// through.
+func (p invocation) newLogger(v *settings.Values) (*logrus.Logger, *lineQueue) {
 	logger := logrus.New()
-	logger.SetOutput(t.stream(p.stderr))
+	formatter := p.logFormatter(v, p.stderr)
+	queue := newLineQueue(p.stderr, logLines, missingLogLines(formatter))
+	logger.SetOutput(queue)
 	logger.SetLevel(v.LogLevel)
-	logger.SetFormatter(p.logFormatter(v, p.stderr))
-	return logger
+	logger.SetFormatter(formatter)
+	return logger, queue
+}
+
+// missingLogLines returns what makes the line that stands for lost ones. The
+// formatter keeps no state, so it may be used beside the logger.
+func missingLogLines(f logrus.Formatter) func(lines uint64) []byte {
+	return func(lines uint64) []byte {
+		line, err := f.Format(&logrus.Entry{
+			Time: time.Now(), Level: logrus.WarnLevel, Data: logrus.Fields{"lines": lines},
+			Message: "Lines are missing here: nobody took them in time",
+		})
+		if err != nil {
+			return nil
+		}
+		return line
+	}
 }
 
 func (p invocation) logFormatter(v *settings.Values, out *os.File) logrus.Formatter {

@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/alecthomas/kong"
 	"github.com/sirupsen/logrus"
@@ -34,7 +34,7 @@ func (runCommand) Help() string {
 	return `Every flag is also an environment variable (--log-level: PROCMOND_LOG_LEVEL) and a key of the
 configuration file (log_level). A flag wins over the environment, the environment over the file.
 
-SIGTERM and SIGINT stop in order, a second one stops at once; SIGHUP reads the file again.
+SIGTERM and SIGINT stop in order, another one half a second later stops at once; SIGHUP reads the file again.
 
 Examples:
 
@@ -52,10 +52,12 @@ type daemonRun struct {
 	input    settings.Input
 	values   settings.Values
 	database string
-	terminal *terminal
-	logger   *logrus.Logger
-	log      *logrus.Entry
-	notifier *sdnotify.Notifier
+	// Two queues, so that neither waits for the other's reader.
+	logQueue  *lineQueue
+	viewQueue *lineQueue // nil if nobody watches
+	logger    *logrus.Logger
+	log       *logrus.Entry
+	notifier  *sdnotify.Notifier
 	// onTerminal says that a terminal showed the events when the run began.
 	onTerminal bool
 	last       *lastWords
@@ -76,8 +78,8 @@ func (c *runCommand) run(ctx context.Context, p invocation) error {
 	if len(faults) > 0 {
 		return faults
 	}
-	d.values, d.terminal = values, newTerminal()
-	defer d.terminal.close()
+	d.values = values
+	defer d.flush()
 	if err := d.prepare(warnings); err != nil {
 		return err
 	}
@@ -86,10 +88,12 @@ func (c *runCommand) run(ctx context.Context, p invocation) error {
 
 // prepare makes the log and finds the database.
 func (d *daemonRun) prepare(warnings []string) error {
-	d.logger = d.newLogger(&d.values, d.terminal)
+	d.logger, d.logQueue = d.newLogger(&d.values)
 	d.log = logrus.NewEntry(d.logger)
 	d.notifier = sdnotify.New(d.log)
-	d.onTerminal = d.showsEvents()
+	if d.onTerminal = d.showsEvents(); d.onTerminal {
+		d.viewQueue = newLineQueue(d.stdout, viewPieces, nil) // the view says itself what it skips
+	}
 	for _, warning := range warnings {
 		d.log.Warn(warning)
 	}
@@ -102,7 +106,7 @@ func (d *daemonRun) prepare(warnings []string) error {
 		return fmt.Errorf("make directory of database: %w", err)
 	}
 	d.last = &lastWords{
-		database: database, log: d.log, stderr: d.stderr, flush: d.terminal.close,
+		database: database, log: d.log, stderr: d.stderr, flush: d.flush,
 		exit: func(code exitCode) { os.Exit(int(code)) },
 	}
 	if earlier := readFatal(database); earlier != nil {
@@ -110,6 +114,14 @@ func (d *daemonRun) prepare(warnings []string) error {
 			Warn("An earlier run ended itself: " + earlier.Reason)
 	}
 	return nil
+}
+
+// flush ends the queues; what is printed later is lost.
+func (d *daemonRun) flush() {
+	if d.viewQueue != nil {
+		d.viewQueue.close()
+	}
+	d.logQueue.close()
 }
 
 // serve opens the store, runs the tree until a signal, and closes the store.
@@ -127,10 +139,14 @@ func (d *daemonRun) serve(ctx context.Context) error {
 	return d.attend(stop, signals, opened, done)
 }
 
+// secondSignalAfter is how long after the first signal another one means that
+// somebody does not want to wait.
+const secondSignalAfter = 500 * time.Millisecond
+
 // attend handles signals until the run has ended.
 func (d *daemonRun) attend(stop context.CancelFunc, signals <-chan os.Signal, opened <-chan *supervisor.Supervisor, done <-chan error) error {
 	var s *supervisor.Supervisor
-	stopping := false
+	var stopping time.Time // when a signal first asked for the end
 	for {
 		select {
 		case s = <-opened:
@@ -140,11 +156,13 @@ func (d *daemonRun) attend(stop context.CancelFunc, signals <-chan os.Signal, op
 			switch {
 			case sig == syscall.SIGHUP && !d.hungUp():
 				d.reload(s)
-			case stopping:
+			case !stopping.IsZero() && time.Since(stopping) < secondSignalAfter:
+				// timeout(1) and others send one to the process and one to its group.
+			case !stopping.IsZero():
 				d.log.Warn("Stops at once: a second signal came. The next start recovers what this one leaves")
 				return exitSilently(exitForced)
 			default:
-				stopping = true
+				stopping = time.Now()
 				stop()
 				d.log.WithField("signal", sig.String()).Info("Stops in order")
 			}
@@ -225,11 +243,11 @@ func (d *daemonRun) hungUp() bool { return d.onTerminal && !isTerminal(d.stdout)
 func (d *daemonRun) showsEvents() bool { return isTerminal(d.stdout) }
 
 func (d *daemonRun) services(st *store.Store) []tree.Service {
-	if !d.showsEvents() {
+	if d.viewQueue == nil {
 		return nil
 	}
 	lines := eventLines{paint: painter(d.colours(d.stdout)), width: width(d.stdout)}
-	return []tree.Service{newLiveView(st, lines, func(ctx context.Context) io.Writer { return d.terminal.patientStream(ctx, d.stdout) })}
+	return []tree.Service{newLiveView(st, lines, d.viewQueue.patient)}
 }
 
 // logFaults puts each fault into the log.

@@ -86,7 +86,7 @@ func (v *stateView) headline(s *control.State) {
 // totals are what is worth knowing of the whole run.
 func (v *stateView) totals(t *control.Totals) {
 	notes := counted(t.Events, "events recorded") + counted(t.ScansFailed, "snapshots failed") + counted(t.ShortLived, "short-lived not reported") +
-		counted(t.Outages, "times without the store") + counted(t.NotesLost, "notes lost")
+		counted(t.Outages, "times without the store") + counted(t.NotesLost, "notes lost") + counted(t.LogLinesLost, "log lines lost")
 	if notes != "" {
 		v.row("this run", "%s", strings.TrimPrefix(notes, ", "))
 	}

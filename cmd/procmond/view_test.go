@@ -130,11 +130,11 @@ func TestEventLines(t *testing.T) {
 // Lines of several writers are written whole.
 func TestTerminalDoesNotMangle(t *testing.T) {
 	var out slowWriter
-	shared := newTerminal()
+	queue := newLineQueue(&out, logLines, gapText)
 	logger := logrus.New()
-	logger.SetOutput(shared.stream(&out))
+	logger.SetOutput(queue)
 	logger.SetFormatter(&lineFormatter{})
-	events := shared.patientStream(t.Context(), &out)
+	events := queue.patient(t.Context())
 	var wg sync.WaitGroup
 	for range 4 {
 		wg.Go(func() {
@@ -145,7 +145,7 @@ func TestTerminalDoesNotMangle(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	shared.close()
+	queue.close()
 	lines := strings.Split(strings.TrimSuffix(out.String(), "\n"), "\n")
 	if len(lines) != 400 {
 		t.Fatalf("%d lines, want 400", len(lines))

@@ -40,7 +40,7 @@ func (d *daemonRun) supervisorConfig(st *store.Store) (supervisor.Config, error)
 		Store: st, Scanner: scanner, Snapshots: "portable", Host: host, Settings: collection,
 		SocketPath: socket, MetricsListen: d.values.MetricsListen, Version: readBuild().version,
 		Watchdog: d.values.Watchdog, Abort: d.last.watchdog, Notify: d.notify,
-		Services: d.services(st), Hot: d.hotKeys(), Restart: settings.ColdKeys(), Log: d.log,
+		Services: d.services(st), Hot: d.hotKeys(), Restart: settings.ColdKeys(), Log: d.log, LogLinesLost: d.logQueue.lost,
 	}, nil
 }
 

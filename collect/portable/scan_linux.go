@@ -28,7 +28,7 @@ var unsupported = event.FieldSet(0).With(event.FieldCWD).With(event.FieldLoginUI
 type platform struct {
 	proc     string
 	env      gopsutil.EnvMap // makes gopsutil look at proc, whatever HOST_PROC says
-	boot     time.Time       // fixed, so that a step of the clock moves no start time
+	boot     time.Time       // as of the scan or probe in progress
 	pageSize uint64
 	stat     [2][statSize]byte // two, to compare a first with a second reading
 	cmdline  []byte
@@ -53,16 +53,18 @@ func newPlatform(c Config) (platform, error) {
 	if _, err := os.Stat(c.Proc); err != nil {
 		return platform{}, fmt.Errorf("find process file system: %w", err)
 	}
-	boot, err := bootTime()
-	if err != nil {
-		return platform{}, err
-	}
 	return platform{
 		proc:     c.Proc,
 		env:      gopsutil.EnvMap{gopsutil.HostProcEnvKey: c.Proc},
-		boot:     boot,
 		pageSize: uint64(os.Getpagesize()),
 	}, nil
+}
+
+// begin notes how the wall clock is set now. A process keeps the start time that
+// it was first reported with, so a step of the clock moves none.
+func (p *platform) begin() (err error) {
+	p.boot, err = bootTime()
+	return err
 }
 
 func (p *platform) context(ctx context.Context) context.Context {

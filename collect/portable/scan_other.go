@@ -38,6 +38,8 @@ type record struct {
 
 func newPlatform(Config) (platform, error) { return platform{}, nil }
 
+func (*platform) begin() error { return nil }
+
 func (*platform) context(ctx context.Context) context.Context { return ctx }
 
 // observe reads one process: when it started, its name and parent, and the rest

@@ -56,7 +56,9 @@ func (s *Scanner) Scan(ctx context.Context, full bool, snap *collect.Snapshot) e
 	full = full || s.owed
 	s.owed = true
 	s.scans++
-
+	if err := s.begin(); err != nil {
+		return err
+	}
 	pids, err := process.PidsWithContext(s.context(ctx))
 	if err != nil {
 		return fmt.Errorf("list processes: %w", err)
@@ -115,6 +117,9 @@ func (s *Scanner) prune(n int) {
 // repeats nothing of it that has not changed.
 func (s *Scanner) Probe(ctx context.Context, pid int32) (collect.Observation, error) {
 	if err := ctx.Err(); err != nil {
+		return collect.Observation{}, err
+	}
+	if err := s.begin(); err != nil {
 		return collect.Observation{}, err
 	}
 	o, err := s.observe(ctx, pid, true)

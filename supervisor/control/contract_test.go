@@ -33,7 +33,7 @@ func exampleState() *State {
 		Sources:      Sources{Events: "none", Snapshots: "portable"},
 		Interval:     Interval{ConfiguredS: 30, CurrentS: 45, Reason: "configured, stretched by pressure"},
 		Cycle:        Cycle{Count: 3, LastAt: at(8), DurationMS: 12.5, Processes: 75, Events: 2, LeftOut: 1, Excluded: 1, Held: 1, Vanished: 1, Hidden: 1, Unreadable: 1, Unconfirmed: 1},
-		Totals:       Totals{Events: 80, ScansFailed: 1, ShortLived: 1, Outages: 1, NotesLost: 1},
+		Totals:       Totals{Events: 80, ScansFailed: 1, ShortLived: 1, Outages: 1, NotesLost: 1, LogLinesLost: 1},
 		Store: Store{
 			Path: "/var/lib/daemoneye/processes.db", InService: true, Reason: "no space left on the file system", Since: at(1), Epoch: "00112233445566778899aabbccddeeff",
 			Head: 80, Floor: 1, Cursor: 1, BacklogEvents: 1, BacklogBytes: 300, Bytes: 1 << 20, Appends: 5, Syncs: 7, Removed: 1, Reopens: 1,

@@ -91,6 +91,7 @@ func (e emitter) collector(s *State) {
 	e.gauge("interval_seconds", "Time between snapshots.", s.Interval.CurrentS, "which", "current")
 	e.gauge("interval_seconds", "Time between snapshots.", s.Interval.ConfiguredS, "which", "configured")
 	e.counter("events_total", "Events made durable.", s.Totals.Events)
+	e.counter("log_lines_lost_total", "Log lines that nobody took in time.", s.Totals.LogLinesLost)
 	e.counter("notes_lost_total", "Events about the daemon itself that found no room during an outage.", s.Totals.NotesLost)
 	e.counter("store_outages_total", "Times that the store went out of service.", s.Totals.Outages)
 }

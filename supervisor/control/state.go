@@ -116,6 +116,8 @@ type Totals struct {
 	ShortLived  uint64 `json:"short_lived"` // ended before min_process_lifetime
 	Outages     uint64 `json:"outages"`     // of the store
 	NotesLost   uint64 `json:"notes_lost"`  // events about the daemon that found no room while the store was out of service
+	// LogLinesLost found no room: nobody read the log in time.
+	LogLinesLost uint64 `json:"log_lines_lost"`
 }
 
 // Store is the durable side.

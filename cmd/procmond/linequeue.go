@@ -1,0 +1,135 @@
+package main
+
+import (
+	"context"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// logLines is how many lines of the log may wait for a terminal or a pipe
+	// that does not take them.
+	logLines = 1024
+	// viewPieces is how many pieces of the live view may: each is up to liveChunk
+	// events, and the view itself waits and skips.
+	viewPieces = 1
+	// linePatience is how long the end of a run waits for the last lines.
+	linePatience = time.Second
+)
+
+// lineQueue stands between those who print and a terminal or a pipe, so that
+// nobody waits for a reader that stands still. One goroutine writes, a piece at a
+// time.
+type lineQueue struct {
+	to io.Writer
+	// missing makes the line that stands where lines found no room.
+	missing func(lines uint64) []byte
+	// pieces is sent to by the writers and received from by the goroutine. It is
+	// never closed: whoever prints after the end loses nothing but the line.
+	pieces chan linePiece
+	end    sync.Once
+	ended  chan struct{} // closed by close
+	done   chan struct{} // closed by the goroutine when all is written
+
+	mu      sync.Mutex // guards gap, and that a gap is said before what follows it
+	gap     uint64     // lines that found no room since the last that did
+	dropped atomic.Uint64
+}
+
+type linePiece struct {
+	gap  uint64 // lines missing before text
+	text []byte
+}
+
+// newLineQueue starts the goroutine, which close ends. It is no service of the
+// tree: there are lines before there is a tree and after it.
+func newLineQueue(to io.Writer, capacity int, missing func(lines uint64) []byte) *lineQueue {
+	q := &lineQueue{
+		to: to, missing: missing, pieces: make(chan linePiece, capacity),
+		ended: make(chan struct{}), done: make(chan struct{}),
+	}
+	go q.run()
+	return q
+}
+
+func (q *lineQueue) run() {
+	defer close(q.done)
+	for {
+		select {
+		case p := <-q.pieces:
+			q.print(p)
+		case <-q.ended:
+			for len(q.pieces) > 0 {
+				q.print(<-q.pieces)
+			}
+			q.print(linePiece{gap: q.takeGap()})
+			return
+		}
+	}
+}
+
+func (q *lineQueue) takeGap() uint64 {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	gap := q.gap
+	q.gap = 0
+	return gap
+}
+
+func (q *lineQueue) print(p linePiece) {
+	text := p.text
+	if p.gap > 0 {
+		text = append(q.missing(p.gap), text...)
+	}
+	if len(text) > 0 {
+		_, _ = q.to.Write(text) // there is nowhere else to say it
+	}
+}
+
+// close writes what waits, for linePatience at most.
+func (q *lineQueue) close() {
+	q.end.Do(func() { close(q.ended) })
+	patience := time.NewTimer(linePatience)
+	defer patience.Stop()
+	select {
+	case <-q.done:
+	case <-patience.C:
+	}
+}
+
+// lost counts the lines that found no room.
+func (q *lineQueue) lost() uint64 { return q.dropped.Load() }
+
+// Write hands over p, a line or more, as one piece. It never waits.
+func (q *lineQueue) Write(p []byte) (int, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	select {
+	case q.pieces <- linePiece{gap: q.gap, text: append([]byte(nil), p...)}:
+		q.gap = 0
+	default:
+		q.gap++
+		q.dropped.Add(1)
+	}
+	return len(p), nil
+}
+
+// patient is a writer that waits for room until ctx ends.
+func (q *lineQueue) patient(ctx context.Context) io.Writer { return &patientLines{queue: q, ctx: ctx} }
+
+type patientLines struct {
+	queue *lineQueue
+	ctx   context.Context //nolint:containedctx // io.Writer has no place for it
+}
+
+// Write hands over p as one piece.
+func (w *patientLines) Write(p []byte) (int, error) {
+	select {
+	case w.queue.pieces <- linePiece{text: append([]byte(nil), p...)}:
+		return len(p), nil
+	case <-w.ctx.Done():
+		return 0, w.ctx.Err()
+	}
+}
