@@ -105,6 +105,8 @@ type storedEvents struct{ store *store.Store }
 
 func (e storedEvents) Head() uint64 { return e.store.Head() }
 
+func (e storedEvents) Epoch() event.Epoch { return e.store.Stats().Epoch }
+
 func (e storedEvents) Wait(ctx context.Context, after uint64) (uint64, error) {
 	head, err := e.store.Wait(ctx, after)
 	return head, inWordsOfControl(err)

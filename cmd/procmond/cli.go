@@ -110,7 +110,7 @@ func newParser(p invocation) (*parser, error) {
 	ps.kong, err = kong.New(ps.line,
 		kong.Name("procmond"),
 		kong.Description(description),
-		kong.Writers(p.stdout, p.stderr),
+		kong.Writers(answerWriter{p.stdout}, p.stderr),
 		kong.Exit(func(int) { ps.exited = true }),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100, NoExpandSubcommands: true, NoAppDescFormat: true}),
 	)
@@ -142,6 +142,9 @@ func parse(p invocation) (runnable, error) {
 		kctx, err := ps.kong.Parse(args)
 		if ps.exited {
 			return nil, nil
+		}
+		if readerLeft(err) {
+			return nil, err
 		}
 		if err == nil && len(faults) == 0 {
 			return ps.selected(kctx)

@@ -3,6 +3,9 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
 
 	"daemoneye.dev/procmond/supervisor/control"
 )
@@ -13,7 +16,20 @@ func dial(database string) (*control.Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find control socket of %s: %w", database, err)
 	}
-	return control.Dial(path), nil
+	return control.Dial(path, databaseOwner(database)), nil
+}
+
+// databaseOwner is the user whose daemon may be the one of a database: the owner
+// of its directory, or, before there is one, of where it will be.
+func databaseOwner(database string) int {
+	for _, path := range []string{database, filepath.Dir(database)} {
+		if info, err := os.Stat(path); err == nil {
+			if stat, ok := info.Sys().(*syscall.Stat_t); ok {
+				return int(stat.Uid)
+			}
+		}
+	}
+	return os.Geteuid()
 }
 
 // askDaemon calls ask for one place after the other until a daemon is there, and

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"path"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -11,19 +12,20 @@ import (
 // eventRow is what a line for people shows of an event: it is read from the JSON
 // form, whose text is printable already.
 type eventRow struct {
-	Seq      uint64    `json:"seq"`
-	Kind     string    `json:"kind"`
-	Source   string    `json:"source"`
-	Time     time.Time `json:"time"`
-	Cause    string    `json:"cause"`
-	PID      *int32    `json:"pid"`
-	PPID     *int32    `json:"ppid"`
-	UID      *uint32   `json:"uid"`
-	Name     string    `json:"name"`
-	Exe      string    `json:"exe"`
-	Args     []string  `json:"args"`
-	ExitCode *int32    `json:"exit_code"`
-	Signal   int32     `json:"signal"`
+	Seq      uint64            `json:"seq"`
+	Kind     string            `json:"kind"`
+	Source   string            `json:"source"`
+	Time     time.Time         `json:"time"`
+	Cause    string            `json:"cause"`
+	PID      *int32            `json:"pid"`
+	PPID     *int32            `json:"ppid"`
+	UID      *uint32           `json:"uid"`
+	Name     string            `json:"name"`
+	Exe      string            `json:"exe"`
+	Args     []string          `json:"args"`
+	ExitCode *int32            `json:"exit_code"`
+	Signal   int32             `json:"signal"`
+	Missing  map[string]string `json:"missing"`
 	Changes  []struct {
 		Field string `json:"field"`
 		Old   string `json:"old"`
@@ -147,16 +149,37 @@ func (e *eventRow) end() string {
 }
 
 // command is the executable with the arguments behind the first, which most
-// often repeats it.
+// often repeats it. Brackets are around the name of what has neither: a thread of
+// the kernel, as in ps(1).
 func (e *eventRow) command() string {
-	text := e.Exe
-	if text == "" {
-		text = "[" + e.Name + "]"
+	args := strings.Join(e.Args, " ")
+	_, unknown := e.Missing["exe"]
+	switch {
+	case e.Exe != "":
+		return e.Exe + e.arguments()
+	case args != "":
+		return args
+	case unknown:
+		return e.Name
 	}
-	if len(e.Args) > 1 {
-		text += " " + strings.Join(e.Args[1:], " ")
+	return "[" + e.Name + "]"
+}
+
+// arguments are those behind the first, and the first if the process calls itself
+// by another name than that of its executable, or a short form of it.
+func (e *eventRow) arguments() string {
+	if len(e.Args) == 0 {
+		return ""
 	}
-	return text
+	self, rest := strings.TrimPrefix(path.Base(e.Args[0]), "-"), e.Args[1:]
+	title := strings.Contains(e.Args[0], " ") // "nginx: master process /usr/sbin/nginx"
+	if e.Args[0] == e.Exe || !title && strings.HasPrefix(path.Base(e.Exe), self) {
+		if len(rest) == 0 {
+			return ""
+		}
+		return " " + strings.Join(rest, " ")
+	}
+	return " as " + strings.Join(e.Args, " ")
 }
 
 func number[T int32 | uint32](n *T) string {

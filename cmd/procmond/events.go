@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"strconv"
 	"strings"
 	"time"
@@ -52,26 +51,19 @@ func (c *eventsCommand) run(ctx context.Context, p invocation) error {
 		return err
 	}
 	show := c.printer(p)
-	err = askDaemon(places, func(_ string, client *control.Client) error { return client.Events(ctx, query, show) })
-	if err == nil {
-		return nil
+	reader := eventReader{places: places, query: query, show: show, note: p.note, every: rejoinEvery}
+	err = reader.run(ctx)
+	if err == nil || reader.met {
+		return err
 	}
 	place, err := noDaemon(places, err)
 	if err != nil {
-		return eventsError(err)
+		return reader.explain(err)
 	}
 	if c.Follow {
 		return &exitError{code: exitNotRunning, err: fmt.Errorf("no daemon runs on %s, so there is nothing to follow", place)}
 	}
 	return p.eventsOfStore(ctx, place, query, show)
-}
-
-// eventsError gives what the daemon answered its exit code.
-func eventsError(err error) error {
-	if hung := new(control.NotRespondingError); errors.As(err, &hung) {
-		return &exitError{code: exitUnhealthy, err: err, hint: "Ask `procmond state` what is wrong."}
-	}
-	return err
 }
 
 // eventsOfStore reads a copy of a dead daemon's store.
@@ -82,7 +74,7 @@ func (p invocation) eventsOfStore(ctx context.Context, place string, query contr
 	}
 	defer func() { err = errors.Join(err, c.Close()) }()
 	if c.Direct {
-		_, _ = fmt.Fprintf(p.stderr, "procmond: reads the store itself: its file system refuses links, so no daemon can start on it meanwhile\n")
+		p.note("reads the store itself: its file system refuses links, so no daemon can start on it meanwhile")
 	}
 	var buf []byte
 	return c.Query(ctx, supervisor.StoreQuery(query), func(e *event.Event) error {
@@ -97,7 +89,7 @@ func (c *eventsCommand) printer(p invocation) func([]byte) error {
 		return func(encoded []byte) error {
 			// The line is written at once: a reader of --follow waits for it.
 			_, err := p.stdout.Write(append(encoded, '\n'))
-			return err
+			return written(err)
 		}
 	}
 	lines := eventLines{paint: painter(p.colours(p.stdout)), width: width(p.stdout), date: true}
@@ -111,8 +103,7 @@ func (c *eventsCommand) printer(p invocation) func([]byte) error {
 			first = false
 			line = lines.header() + line
 		}
-		_, err = io.WriteString(p.stdout, line)
-		return err
+		return write(p.stdout, line)
 	}
 }
 

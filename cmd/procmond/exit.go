@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"strings"
-	"syscall"
 
 	"daemoneye.dev/procmond/cmd/procmond/internal/settings"
 	"daemoneye.dev/procmond/collect/event"
@@ -26,6 +25,7 @@ const (
 	exitWatchdog      exitCode = 70
 	exitInUse         exitCode = 73
 	exitStorage       exitCode = 74
+	exitBusy          exitCode = 75
 	exitNewerFormat   exitCode = 76
 	exitPermission    exitCode = 77
 	exitConfiguration exitCode = 78
@@ -53,6 +53,7 @@ func exitMeanings() []exitMeaning {
 		{exitWatchdog, "watchdog", "no progress; the log holds every goroutine", false},
 		{exitInUse, "in use", "another process has the database open", false},
 		{exitStorage, "storage", "an I/O error of the database; the reason is in `<database>.fatal` too", false},
+		{exitBusy, "busy", "too many clients ask the daemon at once; ask again later", false},
 		{exitNewerFormat, "newer format", "a later version wrote the database; nothing was touched", true},
 		{exitPermission, "permission", "this user may not do that; nothing was touched", true},
 		{exitConfiguration, "configuration", "the configuration is wrong; every fault is named", true},
@@ -92,7 +93,7 @@ func exitCodeOf(err error) exitCode {
 	var known *exitError
 	var faults settings.Faults
 	switch {
-	case err == nil, errors.Is(err, syscall.EPIPE):
+	case err == nil, readerLeft(err):
 		return exitOK
 	case errors.As(err, &silent):
 		return exitCode(silent)
@@ -121,8 +122,10 @@ func storeCode(err error) exitCode {
 		return exitNotStore
 	case errors.Is(err, store.ErrNewerFormat):
 		return exitNewerFormat
-	case errors.Is(err, store.ErrPermission), errors.Is(err, control.ErrForbidden), errors.Is(err, fs.ErrPermission):
+	case errors.Is(err, store.ErrPermission), errors.Is(err, control.ErrForbidden), errors.Is(err, control.ErrImpostor), errors.Is(err, fs.ErrPermission):
 		return exitPermission
+	case errors.Is(err, control.ErrBusy):
+		return exitBusy
 	case errors.Is(err, store.ErrUnavailable), errors.Is(err, control.ErrUnavailable):
 		return exitStorage
 	}

@@ -32,7 +32,10 @@ func TestExitCodes(t *testing.T) {
 		want exitCode
 	}{
 		{nil, exitOK},
-		{wrap(syscall.EPIPE), exitOK},
+		{wrap(written(syscall.EPIPE)), exitOK},
+		{wrap(syscall.EPIPE), exitDegraded}, // not of standard output
+		{wrap(control.ErrBusy), exitBusy},
+		{wrap(control.ErrImpostor), exitPermission},
 		{exitSilently(exitNotRunning), exitNotRunning},
 		{settings.Faults{{Origin: "file x:1"}}, exitConfiguration},
 		{settings.Faults{{Origin: "file x:1"}, {Origin: "flag --x", Usage: true}}, exitUsage},

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"os/signal"
@@ -43,7 +42,7 @@ func (p invocation) main() exitCode {
 		err = inv.run(ctx, p)
 	}
 	code := exitCodeOf(err)
-	if text := errorText(err); text != "" && !errors.Is(err, syscall.EPIPE) {
+	if text := errorText(err); text != "" && !readerLeft(err) {
 		_, _ = io.WriteString(p.stderr, text) // nowhere else to say it
 	}
 	return code
@@ -78,8 +77,40 @@ func width(f *os.File) int {
 
 // write prints a whole answer.
 func write(w io.Writer, text string) error {
-	if _, err := io.WriteString(w, text); err != nil {
-		return fmt.Errorf("write answer: %w", err)
+	_, err := io.WriteString(w, text)
+	return written(err)
+}
+
+// outputError is a failed write of an answer. No other broken pipe is the reader's.
+type outputError struct{ err error }
+
+func (e *outputError) Error() string { return "write answer: " + e.err.Error() }
+func (e *outputError) Unwrap() error { return e.err }
+
+// written marks an error of writing to standard output.
+func written(err error) error {
+	if err == nil {
+		return nil
 	}
-	return nil
+	return &outputError{err}
+}
+
+// answerWriter marks the errors of standard output.
+type answerWriter struct{ io.Writer }
+
+func (w answerWriter) Write(p []byte) (int, error) {
+	n, err := w.Writer.Write(p)
+	return n, written(err)
+}
+
+// readerLeft reports whether a command ended because nobody reads its output any
+// more, as in `procmond events | head`.
+func readerLeft(err error) bool {
+	var output *outputError
+	return errors.As(err, &output) && errors.Is(output, syscall.EPIPE)
+}
+
+// note says something beside the answer, on standard error.
+func (p invocation) note(text string) {
+	_, _ = io.WriteString(p.stderr, "procmond: "+printable(text)+"\n") // nowhere else to say it
 }

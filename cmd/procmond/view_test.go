@@ -100,6 +100,30 @@ func TestEventLines(t *testing.T) {
 			"11:59:58.000 stop         2       -     - [kthreadd] (signal 9)\n",
 		},
 		{
+			"another user's", `{"kind":"start","time":"2026-03-01T11:59:58Z","pid":2,"name":"bash","exe":null,"args":["-bash","-i"],"missing":{"exe":"denied"}}`,
+			"11:59:58.000 start        2       -     - -bash -i\n",
+		},
+		{
+			"gone", `{"kind":"start","time":"2026-03-01T11:59:58Z","pid":2,"name":"bash","exe":null,"args":null,"missing":{"exe":"gone","args":"gone"}}`,
+			"11:59:58.000 start        2       -     - bash\n",
+		},
+		{
+			"login shell", `{"kind":"start","time":"2026-03-01T11:59:58Z","pid":2,"exe":"/usr/bin/bash","args":["-bash"]}`,
+			"11:59:58.000 start        2       -     - /usr/bin/bash\n",
+		},
+		{
+			"versioned", `{"kind":"start","time":"2026-03-01T11:59:58Z","pid":2,"exe":"/usr/bin/python3.14","args":["/usr/bin/python3","x.py"]}`,
+			"11:59:58.000 start        2       -     - /usr/bin/python3.14 x.py\n",
+		},
+		{
+			"under another name", `{"kind":"start","time":"2026-03-01T11:59:58Z","pid":2,"exe":"/tmp/miner","args":["[kworker/0:1]","-q"]}`,
+			"11:59:58.000 start        2       -     - /tmp/miner as [kworker/0:1] -q\n",
+		},
+		{
+			"with a title", `{"kind":"start","time":"2026-03-01T11:59:58Z","pid":2,"exe":"/usr/sbin/nginx","args":["nginx: master /usr/sbin/nginx"]}`,
+			"11:59:58.000 start        2       -     - /usr/sbin/nginx as nginx: master /usr/sbin/nginx\n",
+		},
+		{
 			"modify", `{"kind":"modify","time":"2026-03-01T11:59:58Z","pid":2,"exe":"/x","changes":[{"field":"uid","old":"0","new":"1"}]}`,
 			"11:59:58.000 modify       2       -     - /x [uid: 0 -> 1]\n",
 		},

@@ -11,6 +11,8 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -20,6 +22,13 @@ import (
 // it is called not responding.
 const answerTimeout = 800 * time.Millisecond
 
+// headerTimeout is how long a daemon may take to find the first of the events that
+// were asked for. A query of the newest looks at all that it has, millions perhaps.
+const headerTimeout = 2 * time.Minute
+
+// askAgain is how long after it was turned away a client asks once more.
+const askAgain = 50 * time.Millisecond
+
 // What a client may find instead of an answer.
 var (
 	// ErrNotListening says that nobody listens: no daemon runs on this socket.
@@ -28,6 +37,11 @@ var (
 	ErrForbidden = errors.New("no permission for the control socket")
 	// ErrBusy says that the daemon turns connections away.
 	ErrBusy = errors.New("too many clients ask the daemon at once")
+	// ErrBrokenOff says that an answer is not complete: the daemon ended, or the
+	// reader was too slow for it.
+	ErrBrokenOff = errors.New("the daemon broke off")
+	// ErrImpostor says that a stranger's program listens where the daemon should.
+	ErrImpostor = errors.New("a program of another user listens there")
 )
 
 // NotRespondingError says that a daemon accepts connections and does not
@@ -45,20 +59,40 @@ func (e *NotRespondingError) Error() string {
 
 // Client asks a daemon. It is safe for concurrent use.
 type Client struct {
-	path string
-	http *http.Client
+	path    string
+	trusted []int // user ids; constant
+	http    *http.Client
 }
 
-// Dial returns a client of the socket at path; it does not connect yet.
-func Dial(path string) *Client {
-	transport := &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", path)
-		},
-		MaxIdleConns:    1,
-		IdleConnTimeout: idleTimeout,
+// Dial returns a client of the socket at path; it does not connect yet. It
+// believes a daemon of root, of this process's own user, and of the users given.
+func Dial(path string, trusted ...int) *Client {
+	c := &Client{path: path, trusted: append(trusted, 0, os.Geteuid())}
+	c.http = &http.Client{Transport: &http.Transport{
+		DialContext:           func(ctx context.Context, _, _ string) (net.Conn, error) { return c.dial(ctx) },
+		MaxIdleConns:          1,
+		IdleConnTimeout:       idleTimeout,
+		ResponseHeaderTimeout: headerTimeout,
+	}}
+	return c
+}
+
+// dial connects, and believes only a listener that may be the daemon: the socket
+// may be in a directory where others can make one too.
+func (c *Client) dial(ctx context.Context) (net.Conn, error) {
+	conn, err := new(net.Dialer).DialContext(ctx, "unix", c.path)
+	if err != nil {
+		return nil, err
 	}
-	return &Client{path: path, http: &http.Client{Transport: transport}}
+	uid, pid, err := peer(conn.(*net.UnixConn))
+	if err == nil && !slices.Contains(c.trusted, uid) {
+		err = fmt.Errorf("%w: user %d, pid %d", ErrImpostor, uid, pid)
+	}
+	if err != nil {
+		_ = conn.Close()
+		return nil, err
+	}
+	return conn, nil
 }
 
 // Close ends idle connections.
@@ -76,14 +110,18 @@ func (c *Client) Ping(ctx context.Context) error {
 }
 
 // State asks for the state and waits less than a second. The errors are
-// [ErrNotListening], [*NotRespondingError] and [ErrForbidden], or a broken
-// answer.
+// [ErrNotListening], [*NotRespondingError], [ErrForbidden], [ErrImpostor] and
+// [ErrBusy], or a broken answer.
 func (c *Client) State(ctx context.Context) (*State, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
 	body, err := c.request(ctx, "/state", nil)
-	if errors.Is(err, ErrUnavailable) {
-		return nil, fmt.Errorf("%w: %w", ErrBusy, err)
+	if errors.Is(err, ErrBusy) { // or it is about to end: then nobody listens the next time
+		select {
+		case <-time.After(askAgain):
+		case <-ctx.Done():
+		}
+		body, err = c.request(ctx, "/state", nil)
 	}
 	if err != nil {
 		return nil, err
@@ -100,7 +138,8 @@ func (c *Client) State(ctx context.Context) (*State, error) {
 }
 
 // Events calls fn with each event's JSON line, without its newline, until all
-// were read, fn fails, or ctx ends. The line is valid only during the call.
+// were read, fn fails, or ctx ends. The line is valid only during the call. The
+// errors are those of State, [ErrEpoch], [ErrUnavailable] and [ErrBrokenOff].
 func (c *Client) Events(ctx context.Context, q Query, fn func(line []byte) error) error {
 	if err := c.Ping(ctx); err != nil { // a daemon that hangs is found out in less than a second
 		return err
@@ -118,7 +157,7 @@ func (c *Client) Events(ctx context.Context, q Query, fn func(line []byte) error
 		}
 	}
 	if err := lines.Err(); err != nil {
-		return fmt.Errorf("read events: the daemon broke off: %w", err)
+		return fmt.Errorf("read events: %w: %w", ErrBrokenOff, err)
 	}
 	return nil
 }
@@ -148,6 +187,8 @@ func (c *Client) explain(ctx context.Context, err error) error {
 		return fmt.Errorf("ask daemon at %s: %w", c.path, ErrNotListening)
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("ask daemon at %s: %w", c.path, ErrForbidden)
+	case errors.Is(err, ErrImpostor):
+		return fmt.Errorf("ask daemon at %s: %w", c.path, err)
 	case errors.Is(ctx.Err(), context.DeadlineExceeded), errors.Is(err, syscall.EAGAIN):
 		return &NotRespondingError{PID: c.peer()}
 	case isTurnedAway(err):
@@ -177,6 +218,8 @@ func refusal(response *http.Response) error {
 		return fmt.Errorf("%w: %s", ErrForbidden, problem.Error)
 	case http.StatusConflict:
 		return fmt.Errorf("%w: %s", ErrEpoch, problem.Error)
+	case http.StatusTooManyRequests:
+		return fmt.Errorf("%w: %s: %s", ErrBusy, problem.Error, problem.Hint)
 	case http.StatusServiceUnavailable:
 		return fmt.Errorf("%w: %s", ErrUnavailable, problem.Error)
 	}

@@ -73,7 +73,7 @@ func (g *gate) refusal(v verdict) *turnedAway {
 		return &turnedAway{http.StatusForbidden, "only root and the user of the daemon may ask"}
 	}
 	g.server.busy.Add(1)
-	return &turnedAway{http.StatusServiceUnavailable, "too many connections"}
+	return &turnedAway{http.StatusTooManyRequests, "too many connections"}
 }
 
 // turnedAway is the answer to whatever a connection asks.

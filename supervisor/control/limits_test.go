@@ -137,22 +137,28 @@ func TestConnectionsAreBounded(t *testing.T) {
 	stranger := func(s *Server) { s.pid = -1; s.limits.connections = 3 } // its self-check takes one, as a stranger
 	r := serveLimited(t, nil, stranger)
 	first, second := r.connect(t), r.connect(t)
-	_, err := r.client.State(t.Context())
-	if !errors.Is(err, ErrUnavailable) || r.busy.Load() == 0 {
-		t.Errorf("a fourth connection: %v (%d counted), want ErrUnavailable", err, r.busy.Load())
+	all := func() error {
+		return r.client.Events(t.Context(), Query{}, func([]byte) error { return nil })
+	}
+	err := all()
+	if !errors.Is(err, ErrBusy) || r.busy.Load() == 0 {
+		t.Errorf("a fourth connection: %v (%d counted), want ErrBusy", err, r.busy.Load())
+	}
+	if _, err := r.client.State(t.Context()); err != nil {
+		t.Errorf("state is answered all the same: %v", err)
 	}
 	_ = first.Close()
 	_ = second.Close()
 	for deadline := time.Now().Add(patience); err != nil; { // until the server has noticed
-		if _, err = r.client.State(t.Context()); time.Now().After(deadline) {
+		if err = all(); time.Now().After(deadline) {
 			t.Fatalf("slots are not given back: %v", err)
 		}
 	}
 	for range r.limits.connections + maxTurnedAway {
 		r.connect(t)
 	}
-	if answer, _ := io.ReadAll(r.connect(t)); !strings.Contains(string(answer), " 503 ") {
-		t.Errorf("when even those that are turned away are too many: %q, want 503 unasked", answer)
+	if answer, _ := io.ReadAll(r.connect(t)); !strings.Contains(string(answer), " 429 ") {
+		t.Errorf("when even those that are turned away are too many: %q, want 429 unasked", answer)
 	}
 
 	own := serveLimited(t, nil, func(s *Server) { s.limits.connections = 0 })

@@ -47,8 +47,9 @@ type Events interface {
 	// only during the call. Errors that clients can act on wrap ErrUnavailable
 	// or ErrEpoch.
 	Query(ctx context.Context, q Query, fn func(*event.Event) error) error
-	// Head is the durable head.
+	// Head is the durable head, and Epoch its epoch; zero if it is not known yet.
 	Head() uint64
+	Epoch() event.Epoch
 	// Wait blocks until the durable head is above after, and returns it.
 	Wait(ctx context.Context, after uint64) (uint64, error)
 }
@@ -267,9 +268,11 @@ func (s *Server) limit(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(s.limits.write))
 		why, unwelcome := r.Context().Value(turnedAwayKey{}).(*turnedAway)
-		switch {
-		case unwelcome:
+		if unwelcome {
 			w.Header().Set("Connection", "close")
+		}
+		switch {
+		case unwelcome && !(why.status == http.StatusTooManyRequests && isBrief(r.URL.Path)):
 			s.fail(w, why.status, why.problem, why.hint())
 		case r.Method != http.MethodGet && r.Method != http.MethodHead:
 			w.Header().Set("Allow", "GET, HEAD")
@@ -282,6 +285,10 @@ func (s *Server) limit(next http.Handler) http.Handler {
 		}
 	})
 }
+
+// isBrief reports whether a path is answered at once from what is in memory. That
+// is done for those above the limit too: whoever asks what is wrong must learn it.
+func isBrief(path string) bool { return path == "/state" || path == "/ping" || path == "/healthz" }
 
 func (s *Server) serveState(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, http.StatusOK, s.cfg.Source.State())

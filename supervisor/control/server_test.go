@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -30,6 +29,7 @@ type fakeDaemon struct {
 	mu     sync.Mutex // guards everything below
 	state  State
 	events []*event.Event
+	epoch  event.Epoch
 	grown  chan struct{} // closed and replaced when events grow
 	broken error         // what Query fails with, after sending what there is,
 	intact uint64        // once it is asked for events after this one
@@ -88,6 +88,20 @@ func (f *fakeDaemon) failure(after uint64) error {
 	return f.broken
 }
 
+// replace puts another store in the place of this one, with n events.
+func (f *fakeDaemon) replace(epoch event.Epoch, n int) {
+	f.mu.Lock()
+	f.epoch, f.events = epoch, nil
+	f.mu.Unlock()
+	f.grow(n)
+}
+
+func (f *fakeDaemon) Epoch() event.Epoch {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.epoch
+}
+
 func (f *fakeDaemon) Head() uint64 {
 	events, _ := f.snapshot()
 	return uint64(len(events))
@@ -96,6 +110,9 @@ func (f *fakeDaemon) Head() uint64 {
 func (f *fakeDaemon) Query(_ context.Context, q Query, fn func(*event.Event) error) error {
 	events, _ := f.snapshot()
 	sent := 0
+	if !q.AfterEpoch.IsZero() && q.AfterEpoch != f.Epoch() {
+		return fmt.Errorf("%w: it is %s", ErrEpoch, f.Epoch())
+	}
 	if q.Newest {
 		events = events[max(0, len(events)-q.Limit):]
 	}
@@ -477,72 +494,6 @@ func TestConfigNamesEveryFault(t *testing.T) {
 	for _, want := range []string{"path", "source", "events", "log"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is not named in: %v", want, err)
-		}
-	}
-}
-
-// TestStateIsAnsweredWhateverFollows lets as many clients follow as may, and more.
-func TestStateIsAnsweredWhateverFollows(t *testing.T) {
-	r := serve(t, nil)
-	r.daemon.grow(1)
-	ctx, cancel := context.WithCancel(t.Context())
-	var group sync.WaitGroup
-	defer group.Wait()
-	defer cancel()
-	for range r.limits.followers {
-		first := make(chan struct{})
-		client := Dial(r.path)
-		group.Go(func() {
-			defer client.Close()
-			_ = client.Events(ctx, Query{Follow: true}, func([]byte) error { close(first); return nil })
-		})
-		<-first
-	}
-	if err := r.client.Events(t.Context(), Query{Follow: true}, func([]byte) error { return nil }); !errors.Is(err, ErrUnavailable) {
-		t.Errorf("one too many: %v, want ErrUnavailable", err)
-	}
-	if _, err := r.client.State(t.Context()); err != nil {
-		t.Errorf("state: %v", err)
-	}
-}
-
-// TestEventsOfAHungDaemonEnd: what accepts and is silent is found out at once.
-func TestEventsOfAHungDaemonEnd(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "hung")
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	began := time.Now()
-	err = Dial(path).Events(t.Context(), Query{}, func([]byte) error { return nil })
-	if silent := new(NotRespondingError); !errors.As(err, &silent) || time.Since(began) > 2*time.Second {
-		t.Errorf("%v after %v, want NotRespondingError within a second", err, time.Since(began))
-	}
-}
-
-// TestBrokenPipeOfTheSocketIsNotTheCallers: `procmond events | head` tells the two
-// apart by it.
-func TestBrokenPipeOfTheSocketIsNotTheCallers(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "rude")
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			_ = conn.Close()
-		}
-	}()
-	for range 20 {
-		_, err := Dial(path).State(t.Context())
-		if !errors.Is(err, ErrBusy) || errors.Is(err, syscall.EPIPE) {
-			t.Fatalf("%v, want ErrBusy and no broken pipe", err)
 		}
 	}
 }

@@ -52,7 +52,7 @@ func (s *Server) serveEvents(w http.ResponseWriter, r *http.Request) {
 			defer func() { <-s.followers }()
 		default:
 			s.busy.Add(1)
-			s.fail(w, http.StatusServiceUnavailable, fmt.Sprintf("%d clients follow already", s.limits.followers), "end one of them, or ask again without follow")
+			s.fail(w, http.StatusTooManyRequests, fmt.Sprintf("%d clients follow already", s.limits.followers), "end one of them, or ask again without follow")
 			return
 		}
 	}
@@ -85,6 +85,9 @@ func (st *stream) abort(ctx context.Context, err error) {
 
 func (st *stream) run(ctx context.Context, q Query) error {
 	st.w.Header().Set("Content-Type", "application/x-ndjson")
+	if q.AfterEpoch.IsZero() { // all of one answer is of one epoch
+		q.AfterEpoch = st.server.cfg.Events.Epoch()
+	}
 	if q.Newest {
 		if err := st.newest(ctx, q); err != nil || !q.Follow {
 			return err
