@@ -237,13 +237,13 @@ func TestSecondSignal(t *testing.T) {
 		go func() { done <- d.attend(func() {}, signals, nil, nil) }()
 		signals <- syscall.SIGTERM
 		signals <- syscall.SIGINT
-		time.Sleep(secondSignalAfter - 1)
+		<-time.After(secondSignalAfter - 1)
 		signals <- syscall.SIGTERM
 		synctest.Wait()
 		if len(done) > 0 {
 			t.Fatalf("ended by signals of the same moment: %v", <-done)
 		}
-		time.Sleep(1)
+		<-time.After(1)
 		signals <- syscall.SIGTERM
 		if err := <-done; exitCodeOf(err) != exitForced {
 			t.Errorf("ended with %v", err)

@@ -272,7 +272,7 @@ func (s *Server) limit(next http.Handler) http.Handler {
 			w.Header().Set("Connection", "close")
 		}
 		switch {
-		case unwelcome && !(why.status == http.StatusTooManyRequests && isBrief(r.URL.Path)):
+		case unwelcome && (why.status != http.StatusTooManyRequests || !isBrief(r.URL.Path)):
 			s.fail(w, why.status, why.problem, why.hint())
 		case r.Method != http.MethodGet && r.Method != http.MethodHead:
 			w.Header().Set("Allow", "GET, HEAD")
