@@ -96,6 +96,7 @@ func (s *Supervisor) addControl() error {
 	if err != nil {
 		return err
 	}
+	s.control = server
 	s.add(groupAdmin, server, tree.Options{Progress: progress})
 	return nil
 }

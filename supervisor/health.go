@@ -46,6 +46,7 @@ type facts struct {
 	store    store.Stats
 	collect  collect.Status
 	machine  fsm.Snapshot
+	unserved string // why metrics are not served
 	stopping bool
 }
 
@@ -55,6 +56,9 @@ func judge(f facts) Health {
 	judgeStore(&h, f)
 	judgeServices(&h, f)
 	judgeCollector(&h, f)
+	if f.unserved != "" {
+		h.add(LevelDegraded, "Metrics can not be served: %s.", f.unserved)
+	}
 	return h
 }
 

@@ -37,7 +37,8 @@ func TestHealth(t *testing.T) {
 		"damaged store long ago": {func(f *facts) {
 			f.store.QuarantinedTo, f.store.QuarantinedAt = "aside", now.Add(-quarantineWarning)
 		}, LevelHealthy, nil},
-		"clock": {func(f *facts) { f.store.RetentionPaused = true }, LevelDegraded, []string{"wall clock jumped"}},
+		"clock":   {func(f *facts) { f.store.RetentionPaused = true }, LevelDegraded, []string{"wall clock jumped"}},
+		"metrics": {func(f *facts) { f.unserved = "address in use" }, LevelDegraded, []string{"Metrics can not be served: address in use."}},
 		"hung": {func(f *facts) {
 			f.services = []tree.Status{{Path: "a/b", State: tree.StateHung, BeatAge: 90 * time.Second, Activity: "scan"}}
 		}, LevelUnhealthy, []string{"a/b has made no progress for 1m30s, in scan"}},

@@ -63,6 +63,7 @@ func (s *Supervisor) facts(now time.Time) facts {
 		store:    s.cfg.Store.Stats(),
 		collect:  s.mailbox.Status(),
 		machine:  s.machine.Snapshot(),
+		unserved: s.control.Unserved(),
 		stopping: s.stopping.Load(),
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"daemoneye.dev/procmond/collect"
 	"daemoneye.dev/procmond/fsm"
 	"daemoneye.dev/procmond/store"
+	"daemoneye.dev/procmond/supervisor/control"
 	"daemoneye.dev/procmond/supervisor/tree"
 )
 
@@ -97,7 +98,8 @@ type Supervisor struct {
 	mailbox      *collect.Mailbox
 	tree         *tree.Tree
 	journal      *journal
-	paths        []string // of the services, in the order in which they are stopped
+	control      *control.Server // set by New
+	paths        []string        // of the services, in the order in which they are stopped
 	stopping     atomic.Bool
 }
 

@@ -212,12 +212,15 @@ func TestMetricsAddressInUse(t *testing.T) {
 	log := make(heard, 16)
 	r := serveLimited(t, func(c *Config) { c.MetricsListen = address; listening(log)(c) }, func(s *Server) { s.limits.retry = 10 * time.Millisecond })
 	log.wait(t, "can not be served")
-	if _, err := r.client.State(t.Context()); err != nil || r.unlisted.Load() == 0 {
+	if _, err := r.client.State(t.Context()); err != nil || r.unlisted.Load() == 0 || r.Unserved() == "" {
 		t.Errorf("state without metrics: %v, %d failures counted", err, r.unlisted.Load())
 	}
 	_ = taken.Close()
 	if status := askTCP(t, address, "/healthz"); status != http.StatusOK {
 		t.Errorf("healthz over TCP: %d", status)
+	}
+	if why := r.Unserved(); why != "" {
+		t.Errorf("served, and yet: %s", why)
 	}
 }
 

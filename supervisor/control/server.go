@@ -107,6 +107,8 @@ type Server struct {
 	bad       atomic.Uint64 // requests that were answered with an error
 	unwatched atomic.Uint64 // self-checks that failed
 	unlisted  atomic.Uint64 // attempts to listen for metrics that failed
+	// unserved is why metrics are not served over TCP, nil while they are.
+	unserved atomic.Pointer[string]
 }
 
 // New returns a server; Serve starts it.
@@ -165,6 +167,15 @@ func (s *Server) serveOn(ctx context.Context, l net.Listener, h http.Handler) er
 	return context.Cause(ctx)
 }
 
+// Unserved is why metrics can not be served where they should be, "" if they are,
+// or need not be. It never waits.
+func (s *Server) Unserved() string {
+	if why := s.unserved.Load(); why != nil {
+		return *why
+	}
+	return ""
+}
+
 // servePublic serves metrics over TCP until ctx ends. An address that another
 // program holds is no reason to take the control socket away: the failure is
 // logged and counted, and tried again.
@@ -174,12 +185,15 @@ func (s *Server) servePublic(ctx context.Context) {
 		l, err := new(net.ListenConfig).Listen(ctx, "tcp", s.cfg.MetricsListen)
 		if err == nil {
 			logged = ""
+			s.unserved.Store(nil)
 			err = s.serveOn(ctx, s.newGate(l, checkNobody), s.publicRoutes())
 		}
 		if ctx.Err() != nil {
 			return
 		}
 		s.unlisted.Add(1)
+		reason := err.Error()
+		s.unserved.Store(&reason)
 		if err.Error() != logged {
 			logged = err.Error()
 			s.cfg.Log.WithError(err).Warnf("Metrics can not be served on %s: trying again every %v", s.cfg.MetricsListen, s.limits.retry)
