@@ -19,8 +19,8 @@ import (
 // store.
 type eventsCommand struct {
 	clientFlags
-	Since   string   `placeholder:"WHEN" help:"Only what was observed since: 10m, 2h, 7d, or 2026-01-31T12:00:00Z."`
-	Until   string   `placeholder:"WHEN" help:"Only what was observed before."`
+	Since   string   `placeholder:"WHEN" help:"Only what was observed since: 10m, 2h or 7d ago; 13:45 today, 2026-01-31 or 2026-01-31T13:45, in local time; or 2026-01-31T12:00:00Z."`
+	Until   string   `placeholder:"WHEN" help:"Only what was observed before; forms as for --since."`
 	After   string   `placeholder:"EPOCH.SEQ" help:"Only what comes after this event of the store; the first --limit of it."`
 	PID     []int32  `name:"pid" placeholder:"PID" sep:"none" help:"Only of this PID. Repeatable."`
 	Process string   `placeholder:"ID" help:"Only of this process id."`
@@ -151,25 +151,6 @@ func (c *eventsCommand) query(now time.Time) (control.Query, error) {
 		return q, &exitError{code: exitUsage, err: errors.Join(faults...)}
 	}
 	return q, nil
-}
-
-// moment reads a time, or how long ago it was.
-func moment(s string, now time.Time) (time.Time, error) {
-	if s == "" {
-		return time.Time{}, nil
-	}
-	if at, err := time.Parse(time.RFC3339, s); err == nil {
-		return at, nil
-	}
-	days, isDays := strings.CutSuffix(s, "d")
-	if n, err := strconv.ParseUint(days, 10, 16); isDays && err == nil {
-		return now.Add(-time.Duration(n) * 24 * time.Hour), nil
-	}
-	ago, err := time.ParseDuration(s)
-	if err != nil || ago < 0 {
-		return time.Time{}, fmt.Errorf("%q: want how long ago (10m, 2h, 7d) or a time like %s", s, now.UTC().Format(time.RFC3339))
-	}
-	return now.Add(-ago), nil
 }
 
 // position reads EPOCH.SEQ, as both stand in an event's JSON.
