@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strconv"
-	"strings"
 	"time"
 
 	"daemoneye.dev/procmond/collect/event"
@@ -22,9 +20,9 @@ type eventsCommand struct {
 	Since   string   `placeholder:"WHEN" help:"Only what was observed since: 10m, 2h or 7d ago; 13:45 today, 2026-01-31 or 2026-01-31T13:45, in local time; or 2026-01-31T12:00:00Z."`
 	Until   string   `placeholder:"WHEN" help:"Only what was observed before; forms as for --since."`
 	After   string   `placeholder:"EPOCH.SEQ" help:"Only what comes after this event of the store; the first --limit of it."`
-	PID     []int32  `name:"pid" placeholder:"PID" sep:"none" help:"Only of this PID. Repeatable."`
+	PID     []int32  `name:"pid" placeholder:"PID" sep:"none" help:"Only events of processes with this PID. Repeatable."`
 	Process string   `placeholder:"ID" help:"Only of this process id."`
-	Exe     string   `placeholder:"GLOB" help:"Only of executables like this: /usr/bin/*."`
+	Exe     string   `placeholder:"GLOB" help:"Only of executables like this: /usr/bin/*, or ssh* in any directory."`
 	Kind    []string `placeholder:"KIND" enum:"start,exec,modify,stop,loss,sensor" help:"Only start, exec, modify, stop, loss or sensor. Repeatable."`
 	Limit   int      `short:"n" default:"100" placeholder:"N" help:"At most this many, the newest; 0 is all. Default: 100."`
 	Follow  bool     `short:"f" help:"Go on with what happens from now on."`
@@ -52,7 +50,12 @@ func (c *eventsCommand) run(ctx context.Context, p invocation) error {
 		return err
 	}
 	show := c.printer(p)
-	err = askDaemon(places, func(_ string, client *control.Client) error { return client.Events(ctx, query, show) })
+	err = askDaemon(places, func(_ string, client *control.Client) error {
+		if err := p.checkAfterLive(ctx, client, query); err != nil {
+			return err
+		}
+		return client.Events(ctx, query, show)
+	})
 	if err == nil {
 		return nil
 	}
@@ -71,6 +74,9 @@ func eventsError(err error) error {
 	if hung := new(control.NotRespondingError); errors.As(err, &hung) {
 		return &exitError{code: exitUnhealthy, err: err, hint: "Ask `procmond state` what is wrong."}
 	}
+	if errors.Is(err, control.ErrEpoch) {
+		return wrongEpoch(err)
+	}
 	return err
 }
 
@@ -83,6 +89,10 @@ func (p invocation) eventsOfStore(ctx context.Context, place string, query contr
 	defer func() { err = errors.Join(err, c.Close()) }()
 	if c.Direct {
 		_, _ = fmt.Fprintf(p.stderr, "procmond: reads the store itself: its file system refuses links, so no daemon can start on it meanwhile\n")
+	}
+	stats := c.Stats()
+	if err := p.checkAfter(query, stats.Epoch.String(), stats.Head); err != nil {
+		return err
 	}
 	var buf []byte
 	return c.Query(ctx, supervisor.StoreQuery(query), func(e *event.Event) error {
@@ -136,6 +146,13 @@ func (c *eventsCommand) query(now time.Time) (control.Query, error) {
 		q.Process, err = event.ParseID(c.Process)
 		check("process", err)
 	}
+	for _, pid := range c.PID {
+		if pid < 0 {
+			check("pid", fmt.Errorf("%d is not a PID", pid))
+		}
+	}
+	_, err = control.ParseGlob(c.Exe)
+	check("exe", err)
 	for _, name := range c.Kind {
 		kind, err := event.ParseKind(name)
 		check("kind", err)
@@ -151,18 +168,4 @@ func (c *eventsCommand) query(now time.Time) (control.Query, error) {
 		return q, &exitError{code: exitUsage, err: errors.Join(faults...)}
 	}
 	return q, nil
-}
-
-// position reads EPOCH.SEQ, as both stand in an event's JSON.
-func position(s string) (event.Epoch, uint64, error) {
-	if s == "" {
-		return event.Epoch{}, 0, nil
-	}
-	epochText, seqText, ok := strings.Cut(s, ".")
-	seq, seqErr := strconv.ParseUint(seqText, 10, 64)
-	epoch, epochErr := event.ParseEpoch(epochText)
-	if !ok || seqErr != nil || epochErr != nil {
-		return event.Epoch{}, 0, fmt.Errorf("%q: want EPOCH.SEQ, the epoch and seq of an event", s)
-	}
-	return epoch, seq, nil
 }
