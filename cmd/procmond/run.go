@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"strings"
 	"syscall"
 
@@ -98,8 +97,8 @@ func (d *daemonRun) prepare(warnings []string) error {
 		return err
 	}
 	d.database = database
-	if err := os.MkdirAll(filepath.Dir(database), 0o700); err != nil {
-		return fmt.Errorf("make directory of database: %w", err)
+	if err := makeParent(database); err != nil {
+		return err
 	}
 	d.last = &lastWords{
 		database: database, log: d.log, stderr: d.stderr, flush: d.terminal.close,
