@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -246,6 +247,14 @@ func fishCondition(all []completion, c completion) string {
 		conditions = append(conditions, "not __fish_seen_subcommand_from "+strings.Join(below, " "))
 	}
 	return strings.Join(conditions, "; and ")
+}
+
+// shellWord is s as one word of a shell, as it is where that can be.
+func shellWord(s string) string {
+	if regexp.MustCompile(`^[A-Za-z0-9/._+:@%,=-]+$`).MatchString(s) {
+		return s
+	}
+	return shellQuote(s)
 }
 
 func shellQuote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }

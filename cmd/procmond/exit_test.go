@@ -55,6 +55,25 @@ func TestExitCodes(t *testing.T) {
 	}
 }
 
+// TestInUseHint: what to type must reach the daemon that has the database.
+func TestInUseHint(t *testing.T) {
+	p := invocation{environ: []string{"HOME=/home/u"}}
+	for dir, want := range map[string]string{
+		"/tmp/p.db":                       "`procmond state --database /tmp/p.db`",
+		"/tmp/it's mine":                  "`procmond state --database '/tmp/it'\\''s mine'`",
+		"/var/lib/daemoneye/processes.db": "`procmond state`",
+		"/home/u/.local/state/daemoneye/processes.db": "`procmond state`",
+	} {
+		err := p.pointOut(fmt.Errorf("open: %w", &store.LockedError{Dir: dir}))
+		if text := errorText(err); exitCodeOf(err) != exitInUse || !strings.Contains(text, "Ask it with "+want) {
+			t.Errorf("%s: exit %d: %s", dir, exitCodeOf(err), text)
+		}
+	}
+	if p.pointOut(nil) != nil {
+		t.Error("success has become an error")
+	}
+}
+
 func TestErrorTextIsHarmless(t *testing.T) {
 	text := errorText(fmt.Errorf("open %s: not\x1b[2Jthere\nand more", "a\\b"))
 	want := "procmond: open a\\b: not\\x1b[2Jthere\nprocmond: and more\n"
