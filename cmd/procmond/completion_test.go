@@ -48,14 +48,14 @@ func TestBashCompletion(t *testing.T) {
 		want []string
 	}{
 		{"procmond st", []string{"state", "store"}},
-		{"procmond store ", []string{"verify", "stats", "--help"}},
+		{"procmond store ", []string{"verify", "stats", "--help", "--version"}},
 		{"procmond store ver", []string{"verify"}},
 		{"procmond --int", []string{"--interval"}},
 		{"procmond run --log-l", []string{"--log-level"}},
 		{"procmond run --log-level w", []string{"warning"}},
 		{"procmond events --kind ", []string{"start", "exec", "modify", "stop", "loss", "sensor"}},
 		{"procmond events -o json --output ", []string{"table", "json"}},
-		{"procmond completion ", []string{"bash", "zsh", "fish", "--help"}},
+		{"procmond completion ", []string{"bash", "zsh", "fish", "--help", "--version"}},
 		{"procmond run --interval ", nil},
 		{"procmond nonsense-", nil},
 	} {
