@@ -90,7 +90,7 @@ func TestGeneratedDocs(t *testing.T) {
 func exitCodesMarkdown() string {
 	var b strings.Builder
 	b.WriteString("# Exit codes\n\n<!-- Made from the table in cmd/procmond/exit.go; `just generate` makes it again. -->\n\n")
-	b.WriteString("An error is one line that says what, why and, below it, what to do; a wrong command line or configuration has a line for each fault.\n\n")
+	b.WriteString("An error is one line that says what, why and, below it, what to do; a wrong command line or configuration has a line for each fault, the first 20 if there are more.\n\n")
 	b.WriteString("| code | name | meaning | the service manager |\n|---|---|---|---|\n")
 	for _, m := range exitMeanings() {
 		again := "starts it again"

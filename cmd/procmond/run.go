@@ -233,8 +233,8 @@ func (d *daemonRun) services(st *store.Store) []tree.Service {
 
 // logFaults puts each fault into the log.
 func (d *daemonRun) logFaults(faults settings.Faults) {
-	for _, f := range faults {
-		d.log.WithField("fault", f.Error()).Error("The configuration is wrong; the running one stays")
+	for _, line := range faults.Lines() {
+		d.log.WithField("fault", line).Error("The configuration is wrong; the running one stays")
 	}
 }
 
