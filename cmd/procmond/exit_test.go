@@ -57,12 +57,12 @@ func TestExitCodes(t *testing.T) {
 
 // TestInUseHint: what to type must reach the daemon that has the database.
 func TestInUseHint(t *testing.T) {
-	p := invocation{environ: []string{"HOME=/home/u"}}
+	p := invocation{environ: []string{"HOME=/h"}}
 	for dir, want := range map[string]string{
-		"/tmp/p.db":                       "`procmond state --database /tmp/p.db`",
-		"/tmp/it's mine":                  "`procmond state --database '/tmp/it'\\''s mine'`",
-		"/var/lib/daemoneye/processes.db": "`procmond state`",
-		"/home/u/.local/state/daemoneye/processes.db": "`procmond state`",
+		"/tmp/p.db":                              "`procmond state --database /tmp/p.db`",
+		"/tmp/it's mine":                         "`procmond state --database '/tmp/it'\\''s mine'`",
+		"/var/lib/daemoneye/processes.db":        "`procmond state`",
+		"/h/.local/state/daemoneye/processes.db": "`procmond state`",
 	} {
 		err := p.pointOut(fmt.Errorf("open: %w", &store.LockedError{Dir: dir}))
 		if text := errorText(err); exitCodeOf(err) != exitInUse || !strings.Contains(text, "Ask it with "+want) {
