@@ -30,8 +30,9 @@ type Query struct {
 	// After is the last sequence not wanted, of AfterEpoch unless that is zero.
 	After      uint64
 	AfterEpoch event.Epoch
-	PIDs       []int32
-	Process    event.ID
+	// PIDs, Process and Exe select only events that speak of a process.
+	PIDs    []int32
+	Process event.ID
 	// Exe is a pattern of [path.Match] for the printable path of the executable
 	// ([event.Text]), or without a slash for its last element.
 	Exe   string
@@ -140,8 +141,14 @@ type search struct {
 
 // first gives the first matches.
 func (s *search) first(ctx context.Context) error {
+	s.it.First()
+	return s.onward(ctx)
+}
+
+// onward gives the matches from the iterator's place on.
+func (s *search) onward(ctx context.Context) error {
 	given := 0
-	for s.it.First(); s.it.Valid() && (s.query.Limit == 0 || given < s.query.Limit); s.it.Next() {
+	for ; s.it.Valid() && (s.query.Limit == 0 || given < s.query.Limit); s.it.Next() {
 		if err := s.view.interrupted(ctx); err != nil {
 			return err
 		}
@@ -156,19 +163,45 @@ func (s *search) first(ctx context.Context) error {
 	return nil
 }
 
+// maxRemembered bounds the memory of a query from the end, in sequences.
+const maxRemembered = 10_000
+
 // last gives the last matches. It looks for them from the end, keeps only their
-// keys, and reads them again in order.
+// keys, and reads them again in order. Keys of so many that they would take a lot
+// of memory are not kept: all that lies between the matches is read twice.
 func (s *search) last(ctx context.Context) error {
 	var found []uint64
-	for s.it.Last(); s.it.Valid() && len(found) < s.query.Limit; s.it.Prev() {
+	lowest, n := uint64(0), 0
+	for s.it.Last(); s.it.Valid() && n < s.query.Limit; s.it.Prev() {
 		if err := s.view.interrupted(ctx); err != nil {
 			return err
 		}
-		if s.matches() {
-			seq, _ := parseNumber(s.it.Key())
-			found = append(found, seq)
+		if !s.matches() {
+			continue
+		}
+		lowest, _ = parseNumber(s.it.Key())
+		if n++; n <= maxRemembered {
+			found = append(found, lowest)
 		}
 	}
+	if n > maxRemembered {
+		return s.onwardFrom(ctx, lowest)
+	}
+	return s.these(ctx, found)
+}
+
+// onwardFrom gives the matches from a sequence on. What can not be decoded there
+// was counted before.
+func (s *search) onwardFrom(ctx context.Context, seq uint64) error {
+	bad, firstBad := s.bad, s.firstBad
+	s.it.SeekGE(eventKey(seq))
+	err := s.onward(ctx)
+	s.bad, s.firstBad = bad, firstBad
+	return err
+}
+
+// these gives the events that were found, the last first.
+func (s *search) these(ctx context.Context, found []uint64) error {
 	for _, seq := range slices.Backward(found) {
 		if err := s.view.interrupted(ctx); err != nil {
 			return err
@@ -205,7 +238,8 @@ func (s *search) undecodable() error {
 // matches checks all conditions but After.
 func (q *Query) matches(e *event.Event) bool {
 	switch {
-	case len(q.Kinds) > 0 && !slices.Contains(q.Kinds, e.Kind),
+	case q.ofProcess() && !e.Kind.OfProcess(),
+		len(q.Kinds) > 0 && !slices.Contains(q.Kinds, e.Kind),
 		len(q.PIDs) > 0 && !slices.Contains(q.PIDs, e.Process.PID),
 		!q.Process.IsZero() && q.Process != e.Process.ID,
 		!q.Since.IsZero() && e.Observed.Before(q.Since),
@@ -214,6 +248,10 @@ func (q *Query) matches(e *event.Event) bool {
 	}
 	return q.Exe == "" || matchesExe(q.Exe, event.Text(e.Process.Exe))
 }
+
+// ofProcess reports whether a condition is about processes. An event about none
+// has a PID of 0 and no path, which would match the PID 0 and the pattern *.
+func (q *Query) ofProcess() bool { return len(q.PIDs) > 0 || !q.Process.IsZero() || q.Exe != "" }
 
 func matchesExe(pattern, exe string) bool {
 	if !strings.Contains(pattern, "/") {

@@ -46,8 +46,12 @@ func randomStore(t *testing.T, rt *rapid.T, s *Store) (model []*event.Event) {
 		minute += rapid.IntRange(-3, 4).Draw(rt, "clock")
 		b := testBatch(testTime.Add(time.Duration(minute)*time.Minute+time.Duration(n)*time.Second), 2*n, 2*n+1)
 		for _, e := range b.Events {
-			e.Kind = rapid.SampledFrom([]event.Kind{event.KindStart, event.KindStop}).Draw(rt, "kind")
-			e.Process.PID = rapid.Int32Range(1, 4).Draw(rt, "pid")
+			e.Kind = rapid.SampledFrom([]event.Kind{event.KindStart, event.KindStop, event.KindSensor}).Draw(rt, "kind")
+			e.Process.PID = rapid.Int32Range(0, 4).Draw(rt, "pid")
+			if e.Kind == event.KindSensor { // about no process, so that its PID is 0
+				e.Process = event.Process{}
+				continue
+			}
 			e.Process.Exe = rapid.SampledFrom([]string{"", "/bin/a", "/bin/b", "/usr/bin/a"}).Draw(rt, "exe")
 		}
 		mustAppend(t, s, b)
@@ -77,7 +81,7 @@ func randomQuery(rt *rapid.T, st Stats) (q Query) {
 	maybe(func() { q.Since = at() })
 	maybe(func() { q.Until = at() })
 	maybe(func() { q.After, q.AfterEpoch = rapid.Uint64Range(0, st.Head+2).Draw(rt, "after"), st.Epoch })
-	maybe(func() { q.PIDs = rapid.SliceOfN(rapid.Int32Range(1, 5), 1, 2).Draw(rt, "pids") })
+	maybe(func() { q.PIDs = rapid.SliceOfN(rapid.Int32Range(0, 5), 1, 2).Draw(rt, "pids") })
 	maybe(func() { q.Kinds = []event.Kind{event.KindStop} })
 	maybe(func() { q.Exe = rapid.SampledFrom([]string{"a", "/bin/*", "/*/*/a", "*"}).Draw(rt, "pattern") })
 	maybe(func() { q.Limit = rapid.IntRange(1, 10).Draw(rt, "limit") })
@@ -95,7 +99,7 @@ func filtered(model []*event.Event, q Query, floor uint64) (got []uint64) {
 		matched, _ := path.Match(q.Exe, exe)
 		if e.Seq >= floor && e.Seq > q.After &&
 			(q.Since.IsZero() || !e.Observed.Before(q.Since)) && (q.Until.IsZero() || !e.Observed.After(q.Until)) &&
-			(q.PIDs == nil || slices.Contains(q.PIDs, e.Process.PID)) && (q.Kinds == nil || slices.Contains(q.Kinds, e.Kind)) &&
+			(q.PIDs == nil && q.Exe == "" || e.Kind != event.KindSensor) && (q.PIDs == nil || slices.Contains(q.PIDs, e.Process.PID)) && (q.Kinds == nil || slices.Contains(q.Kinds, e.Kind)) &&
 			(q.Exe == "" || matched) {
 			got = append(got, e.Seq)
 		}
@@ -107,6 +111,22 @@ func filtered(model []*event.Event, q Query, floor uint64) (got []uint64) {
 		return got[:q.Limit]
 	}
 	return got
+}
+
+// TestNewestOfMany asks for more events than a query from the end remembers.
+func TestNewestOfMany(t *testing.T) {
+	s := mustOpen(t, testConfig(t, vfs.NewMem()))
+	defer mustClose(t, s, true)
+	const all, wanted = maxRemembered + 20, maxRemembered + 10
+	var ns []uint64
+	for n := range uint64(all) {
+		ns = append(ns, n)
+	}
+	mustAppend(t, s, testBatch(testTime, ns...))
+	got, err := seqs(t, s.Query, Query{Limit: wanted, Newest: true, Kinds: []event.Kind{event.KindStart}})
+	if err != nil || len(got) != wanted || got[0] != all-wanted+1 || got[wanted-1] != all {
+		t.Errorf("%d events from %v, %v; want %d up to %d", len(got), got[:min(len(got), 1)], err, wanted, all)
+	}
 }
 
 // TestQueryIsASnapshot removes and adds events while a query gives them.

@@ -108,7 +108,7 @@ func (w *eventWalk) check(seq uint64, value []byte) {
 	if e.Seq != seq || e.Epoch != w.view.epoch {
 		w.add(eventName(seq), "says that it is %d of epoch %s", e.Seq, e.Epoch)
 	}
-	if e.Process.ID.IsZero() && e.Kind != event.KindLoss && e.Kind != event.KindSensor {
+	if e.Process.ID.IsZero() && e.Kind.OfProcess() {
 		w.add(eventName(seq), "is a %s of no process", e.Kind)
 	}
 	if w.Events++; w.Events == 1 {

@@ -132,7 +132,12 @@ func inWordsOfControl(err error) error {
 	case errors.Is(err, store.ErrUnavailable), errors.Is(err, store.ErrReplaced):
 		return fmt.Errorf("%w: %w", control.ErrUnavailable, err)
 	case errors.Is(err, store.ErrEpoch):
-		return fmt.Errorf("%w: %w", control.ErrEpoch, err)
+		return anotherEpoch{err}
 	}
 	return err
 }
+
+// anotherEpoch is [control.ErrEpoch] in the store's words alone, which say the same.
+type anotherEpoch struct{ error }
+
+func (e anotherEpoch) Unwrap() []error { return []error{e.error, control.ErrEpoch} }

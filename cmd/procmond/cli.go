@@ -23,6 +23,8 @@ type commandLine struct {
 	Service    serviceCommands   `cmd:"" help:"Run procmond as a service of the system."`
 	Completion completionCommand `cmd:"" help:"Print a completion script for a shell."`
 	Version    versionCommand    `cmd:"" help:"Print the version."`
+
+	VersionFlag bool `name:"version" help:"Print the version, like the command."`
 }
 
 type storeCommands struct {
@@ -163,6 +165,9 @@ func parse(p invocation) (runnable, error) {
 
 // selected is the leaf that was asked for.
 func (ps *parser) selected(kctx *kong.Context) (runnable, error) {
+	if ps.line.VersionFlag {
+		return &ps.line.Version, nil
+	}
 	node := kctx.Selected()
 	if node == nil || !node.Target.CanAddr() {
 		return nil, &exitError{code: exitUsage, err: fmt.Errorf("no command")}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -49,6 +50,7 @@ type completionWord struct{ word, help string }
 
 type completionFlag struct {
 	name    string // with its dashes
+	short   string // with its dash; empty if there is none
 	help    string
 	value   bool     // takes one
 	choices []string // of the value, if they are known
@@ -98,6 +100,9 @@ func completionFlagOf(flag *kong.Flag) completionFlag {
 		name: "--" + flag.Name, help: flag.Help, value: !flag.IsBool() && !flag.IsCounter(),
 		path: flag.PlaceHolder == "PATH" || flag.PlaceHolder == "FILE",
 	}
+	if flag.Short != 0 {
+		f.short = "-" + string(flag.Short)
+	}
 	if flag.Enum != "" {
 		f.choices = flag.EnumSlice()
 	}
@@ -107,6 +112,15 @@ func completionFlagOf(flag *kong.Flag) completionFlag {
 		}
 	}
 	return f
+}
+
+// at is a pattern of the shells for the place after a flag, in any of its forms.
+func (c completion) at(f completionFlag) string {
+	pattern := shellQuote(c.path + "/" + f.name)
+	if f.short != "" {
+		pattern += "|" + shellQuote(c.path+"/"+f.short)
+	}
+	return pattern
 }
 
 func (c completion) next() []string {
@@ -124,8 +138,16 @@ func bashCompletion(all []completion) string {
 	var b strings.Builder
 	b.WriteString(`# bash completion of procmond
 _procmond() {
-    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} path="" word i
+    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} path="" word i joined=""
     COMPREPLY=()
+    # --flag=value is three words where = divides words, else one.
+    if [[ $cur == "=" && $prev == --* ]]; then
+        cur=""
+    elif [[ $prev == "=" && ${COMP_WORDS[COMP_CWORD-2]} == --* ]]; then
+        prev=${COMP_WORDS[COMP_CWORD-2]}
+    elif [[ $cur == --*=* ]]; then
+        joined=${cur%%=*}= prev=${cur%%=*} cur=${cur#*=}
+    fi
     for ((i = 1; i < COMP_CWORD; i++)); do
         word=${COMP_WORDS[i]}
         case "$path/$word" in
@@ -145,11 +167,11 @@ _procmond() {
 		for _, f := range c.flags {
 			switch {
 			case len(f.choices) > 0:
-				fmt.Fprintf(&b, "        %q) COMPREPLY=($(compgen -W %q -- \"$cur\")); return ;;\n", c.path+"/"+f.name, strings.Join(f.choices, " "))
+				fmt.Fprintf(&b, "        %s) COMPREPLY=($(compgen -P \"$joined\" -W %q -- \"$cur\")); return ;;\n", c.at(f), strings.Join(f.choices, " "))
 			case f.path:
-				fmt.Fprintf(&b, "        %q) COMPREPLY=($(compgen -f -- \"$cur\")); return ;;\n", c.path+"/"+f.name)
+				fmt.Fprintf(&b, "        %s) COMPREPLY=($(compgen -P \"$joined\" -f -- \"$cur\")); return ;;\n", c.at(f))
 			case f.value:
-				fmt.Fprintf(&b, "        %q) return ;;\n", c.path+"/"+f.name)
+				fmt.Fprintf(&b, "        %s) return ;;\n", c.at(f))
 			}
 		}
 	}
@@ -177,17 +199,24 @@ _procmond() {
 			fmt.Fprintf(&b, "            %s) path_=%s ;;\n", shellQuote(parent+"/"+c.path[i+1:]), shellQuote(c.path))
 		}
 	}
-	b.WriteString("        esac\n    done\n    case \"$path_/${words[CURRENT-1]}\" in\n")
+	b.WriteString(`        esac
+    done
+    local prev=${words[CURRENT-1]}
+    if [[ ${words[CURRENT]} == --*=* ]]; then
+        prev=${words[CURRENT]%%=*}
+        compset -P '*='
+    fi
+    case "$path_/$prev" in
+`)
 	for _, c := range all {
 		for _, f := range c.flags {
-			at := shellQuote(c.path + "/" + f.name)
 			switch {
 			case len(f.choices) > 0:
-				fmt.Fprintf(&b, "        %s) compadd -- %s; return ;;\n", at, strings.Join(f.choices, " "))
+				fmt.Fprintf(&b, "        %s) compadd -- %s; return ;;\n", c.at(f), strings.Join(f.choices, " "))
 			case f.path:
-				fmt.Fprintf(&b, "        %s) _files; return ;;\n", at)
+				fmt.Fprintf(&b, "        %s) _files; return ;;\n", c.at(f))
 			case f.value:
-				fmt.Fprintf(&b, "        %s) return ;;\n", at)
+				fmt.Fprintf(&b, "        %s) return ;;\n", c.at(f))
 			}
 		}
 	}
@@ -216,6 +245,9 @@ func fishCompletion(all []completion) string {
 		}
 		for _, f := range c.flags {
 			fmt.Fprintf(&b, "complete -c procmond -n %s -l %s -d %s", shellQuote(condition), strings.TrimPrefix(f.name, "--"), shellQuote(f.help))
+			if f.short != "" {
+				b.WriteString(" -s " + strings.TrimPrefix(f.short, "-"))
+			}
 			switch {
 			case len(f.choices) > 0:
 				fmt.Fprintf(&b, " -x -a %s", shellQuote(strings.Join(f.choices, " ")))
@@ -246,6 +278,14 @@ func fishCondition(all []completion, c completion) string {
 		conditions = append(conditions, "not __fish_seen_subcommand_from "+strings.Join(below, " "))
 	}
 	return strings.Join(conditions, "; and ")
+}
+
+// shellWord is s as one word of a shell, as it is where that can be.
+func shellWord(s string) string {
+	if regexp.MustCompile(`^[A-Za-z0-9/._+:@%,=-]+$`).MatchString(s) {
+		return s
+	}
+	return shellQuote(s)
 }
 
 func shellQuote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }

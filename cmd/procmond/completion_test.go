@@ -48,14 +48,25 @@ func TestBashCompletion(t *testing.T) {
 		want []string
 	}{
 		{"procmond st", []string{"state", "store"}},
-		{"procmond store ", []string{"verify", "stats", "--help"}},
+		{"procmond store ", []string{"verify", "stats", "--help", "--version"}},
 		{"procmond store ver", []string{"verify"}},
 		{"procmond --int", []string{"--interval"}},
 		{"procmond run --log-l", []string{"--log-level"}},
 		{"procmond run --log-level w", []string{"warning"}},
 		{"procmond events --kind ", []string{"start", "exec", "modify", "stop", "loss", "sensor"}},
 		{"procmond events -o json --output ", []string{"table", "json"}},
-		{"procmond completion ", []string{"bash", "zsh", "fish", "--help"}},
+		{"procmond events -o ", []string{"table", "json"}},
+		{"procmond events -o j", []string{"json"}},
+		{"procmond events -n ", nil},
+		// Bash divides words at = unless it was told not to.
+		{"procmond run --log-level = w", []string{"warning"}},
+		{"procmond run --log-level =", []string{"trace", "debug", "info", "warning", "error"}},
+		{"procmond run --log-level=w", []string{"--log-level=warning"}},
+		{"procmond events --output=", []string{"--output=table", "--output=json"}},
+		{"procmond run --interval=", nil},
+		{"procmond run --interval = 1", nil},
+		{"procmond run --log-level = warning --int", []string{"--interval"}},
+		{"procmond completion ", []string{"bash", "zsh", "fish", "--help", "--version"}},
 		{"procmond run --interval ", nil},
 		{"procmond nonsense-", nil},
 	} {

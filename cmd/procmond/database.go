@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -72,6 +73,61 @@ func writable(dir string) bool {
 	}
 }
 
+// makeParent makes the directory that the database is to be in.
+func makeParent(database string) error {
+	if err := checkPath(database); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(database), 0o700); err != nil {
+		return openError(context.Background(), fmt.Errorf("make directory of database: %w", err))
+	}
+	return nil
+}
+
+// checkPath finds out what the errors of making a directory do not tell: on the
+// way to the database stands a file, or a link to nothing. Other faults are found
+// by whoever uses the path.
+func checkPath(database string) error {
+	for path := database; ; path = filepath.Dir(path) {
+		info, err := os.Stat(path)
+		switch {
+		case err == nil && path != database && !info.IsDir():
+			return &exitError{
+				code: exitNotStore, err: fmt.Errorf("database %s: %s is not a directory", database, path),
+				hint: "Nothing was touched. Give a path in a directory with --database.",
+			}
+		case err == nil, path == filepath.Dir(path):
+			return nil
+		}
+		if target := linkToNothing(path); target != "" {
+			return danglingLink(database, path, target)
+		}
+	}
+}
+
+// linkToNothing is what a dangling symbolic link names; empty if path is none.
+func linkToNothing(path string) string {
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		return ""
+	}
+	target, err := os.Readlink(path)
+	if err != nil {
+		return ""
+	}
+	return target
+}
+
+// danglingLink has a code that lets a service manager try again: what the link
+// leads to may be on a disk that is mounted late. For that reason the target is
+// not made either.
+func danglingLink(database, link, target string) error {
+	what := fmt.Errorf("database %s is a dangling symbolic link to %s", database, target)
+	if link != database {
+		what = fmt.Errorf("database %s: %s is a dangling symbolic link to %s", database, link, target)
+	}
+	return &exitError{code: exitStorage, err: what, hint: "Make the directory that it names (or mount its disk), or remove the link."}
+}
+
 func absolute(path string) (string, error) {
 	abs, err := filepath.Abs(path)
 	if err != nil {
@@ -121,9 +177,13 @@ func (e *errNoDatabase) Error() string {
 // that this user may not look at, it is that one, not readable.
 func existing(places []string) (place string, readable bool, err error) {
 	hidden := ""
-	for _, place := range places {
+	tried := slices.Clone(places)
+	for i, place := range places {
 		_, err := os.Lstat(place)
+		target := linkToNothing(place)
 		switch {
+		case target != "":
+			tried[i] += " (a dangling symbolic link to " + target + ")"
 		case err == nil:
 			return place, true, nil
 		case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENOTDIR):
@@ -135,7 +195,7 @@ func existing(places []string) (place string, readable bool, err error) {
 		return hidden, false, nil
 	}
 	return "", false, &exitError{
-		code: exitNotRunning, err: &errNoDatabase{tried: places},
+		code: exitNotRunning, err: &errNoDatabase{tried: tried},
 		hint: "Start the daemon with `procmond`, or name its database with --database.",
 	}
 }

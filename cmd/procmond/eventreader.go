@@ -23,6 +23,8 @@ type eventReader struct {
 	show   func(line []byte) error
 	note   func(text string) // says what a reader of the events should know
 	every  time.Duration     // see rejoinEvery
+	// check is what must hold of a daemon before the first events are asked for.
+	check func(context.Context, *control.Client, control.Query) error
 
 	shown   int    // since the query was last changed
 	last    []byte // the line shown last, if shown is not 0
@@ -63,6 +65,11 @@ func (r *eventReader) run(ctx context.Context) error {
 func (r *eventReader) ask(ctx context.Context, place string, c *control.Client) error {
 	if err := c.Ping(ctx); err != nil {
 		return err
+	}
+	if !r.met {
+		if err := r.check(ctx, c, r.query); err != nil {
+			return err
+		}
 	}
 	r.met, r.places = true, []string{place}
 	if r.missing {
@@ -135,6 +142,9 @@ func (r *eventReader) await(ctx context.Context) error {
 
 // explain says how to go on after an error.
 func (r *eventReader) explain(err error) error {
+	if errors.Is(err, control.ErrEpoch) {
+		return wrongEpoch(err)
+	}
 	if hung := new(control.NotRespondingError); errors.As(err, &hung) {
 		return &exitError{code: exitUnhealthy, err: err, hint: "Ask `procmond state` what is wrong."}
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -89,6 +90,7 @@ type reading struct {
 
 func newReading(database string, q control.Query) *reading {
 	r := &reading{eventReader: eventReader{places: []string{database}, query: q, every: time.Millisecond}}
+	r.check = func(context.Context, *control.Client, control.Query) error { return nil }
 	r.show = func(line []byte) error {
 		_, rest, _ := strings.Cut(string(line), `"seq":`)
 		seq, _, _ := strings.Cut(rest, ",")

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
-	"strings"
 	"time"
 
 	"daemoneye.dev/procmond/collect/event"
@@ -18,14 +16,14 @@ import (
 // store.
 type eventsCommand struct {
 	clientFlags
-	Since   string   `placeholder:"WHEN" help:"Only what was observed since: 10m, 2h, 7d, or 2026-01-31T12:00:00Z."`
-	Until   string   `placeholder:"WHEN" help:"Only what was observed before."`
+	Since   string   `placeholder:"WHEN" help:"Only what was observed since: 10m, 2h or 7d ago; 13:45 today, 2026-01-31 or 2026-01-31T13:45, in local time; or 2026-01-31T12:00:00Z."`
+	Until   string   `placeholder:"WHEN" help:"Only what was observed before; forms as for --since."`
 	After   string   `placeholder:"EPOCH.SEQ" help:"Only what comes after this event of the store; the first --limit of it."`
-	PID     []int32  `name:"pid" placeholder:"PID" sep:"none" help:"Only of this PID. Repeatable."`
+	PID     []int32  `name:"pid" placeholder:"PID" sep:"none" help:"Only events of processes with this PID. Repeatable."`
 	Process string   `placeholder:"ID" help:"Only of this process id."`
-	Exe     string   `placeholder:"GLOB" help:"Only of executables like this: /usr/bin/*."`
+	Exe     string   `placeholder:"GLOB" help:"Only of executables like this: /usr/bin/*, or ssh* in any directory."`
 	Kind    []string `placeholder:"KIND" enum:"start,exec,modify,stop,loss,sensor" help:"Only start, exec, modify, stop, loss or sensor. Repeatable."`
-	Limit   int      `short:"n" default:"100" placeholder:"N" help:"At most this many, the newest; 0 is all. Default: 100."`
+	Limit   *int     `short:"n" placeholder:"N" help:"At most this many, the newest; 0 is all. Default: 100, or all with --after and --follow."`
 	Follow  bool     `short:"f" help:"Go on with what happens from now on."`
 	Output  string   `short:"o" enum:"table,json" default:"table" placeholder:"FORM" help:"table, or json: one object a line."`
 }
@@ -51,7 +49,7 @@ func (c *eventsCommand) run(ctx context.Context, p invocation) error {
 		return err
 	}
 	show := c.printer(p)
-	reader := eventReader{places: places, query: query, show: show, note: p.note, every: rejoinEvery}
+	reader := eventReader{places: places, query: query, show: show, note: p.note, every: rejoinEvery, check: p.checkAfterLive}
 	err = reader.run(ctx)
 	if err == nil || reader.met {
 		return err
@@ -75,6 +73,10 @@ func (p invocation) eventsOfStore(ctx context.Context, place string, query contr
 	defer func() { err = errors.Join(err, c.Close()) }()
 	if c.Direct {
 		p.note("reads the store itself: its file system refuses links, so no daemon can start on it meanwhile")
+	}
+	stats := c.Stats()
+	if err := p.checkAfter(query, stats.Epoch.String(), stats.Head); err != nil {
+		return err
 	}
 	var buf []byte
 	return c.Query(ctx, supervisor.StoreQuery(query), func(e *event.Event) error {
@@ -107,9 +109,22 @@ func (c *eventsCommand) printer(p invocation) func([]byte) error {
 	}
 }
 
+// limit is how many events are wanted. A follower that goes on behind an event has
+// no reason to end unless it says so.
+func (c *eventsCommand) limit() int {
+	switch {
+	case c.Limit != nil:
+		return *c.Limit
+	case c.Follow && c.After != "":
+		return 0
+	}
+	return 100
+}
+
 // query names every fault of the flags.
 func (c *eventsCommand) query(now time.Time) (control.Query, error) {
-	q := control.Query{Follow: c.Follow, PIDs: c.PID, Exe: c.Exe, Limit: c.Limit, Newest: c.Limit > 0 && c.After == ""}
+	limit := c.limit()
+	q := control.Query{Follow: c.Follow, PIDs: c.PID, Exe: c.Exe, Limit: limit, Newest: limit > 0 && c.After == ""}
 	var faults []error
 	check := func(flag string, err error) {
 		if err != nil {
@@ -127,13 +142,20 @@ func (c *eventsCommand) query(now time.Time) (control.Query, error) {
 		q.Process, err = event.ParseID(c.Process)
 		check("process", err)
 	}
+	for _, pid := range c.PID {
+		if pid < 0 {
+			check("pid", fmt.Errorf("%d is not a PID", pid))
+		}
+	}
+	_, err = control.ParseGlob(c.Exe)
+	check("exe", err)
 	for _, name := range c.Kind {
 		kind, err := event.ParseKind(name)
 		check("kind", err)
 		q.Kinds = append(q.Kinds, kind)
 	}
-	if c.Limit < 0 {
-		check("limit", fmt.Errorf("%d: want 0 or more", c.Limit))
+	if limit < 0 {
+		check("limit", fmt.Errorf("%d: want 0 or more", limit))
 	}
 	if !q.Since.IsZero() && !q.Until.IsZero() && !q.Since.Before(q.Until) {
 		check("until", fmt.Errorf("%s is not after --since", q.Until.Format(time.RFC3339)))
@@ -142,37 +164,4 @@ func (c *eventsCommand) query(now time.Time) (control.Query, error) {
 		return q, &exitError{code: exitUsage, err: errors.Join(faults...)}
 	}
 	return q, nil
-}
-
-// moment reads a time, or how long ago it was.
-func moment(s string, now time.Time) (time.Time, error) {
-	if s == "" {
-		return time.Time{}, nil
-	}
-	if at, err := time.Parse(time.RFC3339, s); err == nil {
-		return at, nil
-	}
-	days, isDays := strings.CutSuffix(s, "d")
-	if n, err := strconv.ParseUint(days, 10, 16); isDays && err == nil {
-		return now.Add(-time.Duration(n) * 24 * time.Hour), nil
-	}
-	ago, err := time.ParseDuration(s)
-	if err != nil || ago < 0 {
-		return time.Time{}, fmt.Errorf("%q: want how long ago (10m, 2h, 7d) or a time like %s", s, now.UTC().Format(time.RFC3339))
-	}
-	return now.Add(-ago), nil
-}
-
-// position reads EPOCH.SEQ, as both stand in an event's JSON.
-func position(s string) (event.Epoch, uint64, error) {
-	if s == "" {
-		return event.Epoch{}, 0, nil
-	}
-	epochText, seqText, ok := strings.Cut(s, ".")
-	seq, seqErr := strconv.ParseUint(seqText, 10, 64)
-	epoch, epochErr := event.ParseEpoch(epochText)
-	if !ok || seqErr != nil || epochErr != nil {
-		return event.Epoch{}, 0, fmt.Errorf("%q: want EPOCH.SEQ, the epoch and seq of an event", s)
-	}
-	return epoch, seq, nil
 }

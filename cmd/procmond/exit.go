@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 
 	"daemoneye.dev/procmond/cmd/procmond/internal/settings"
@@ -142,7 +143,7 @@ func errorText(err error) string {
 		fmt.Fprintf(&b, "procmond: %s\n", printable(strings.TrimRight(line, "\n")))
 	}
 	if hint := hintFor(err); hint != "" {
-		fmt.Fprintf(&b, "  %s\n", hint)
+		fmt.Fprintf(&b, "  %s\n", printable(hint))
 	}
 	return b.String()
 }
@@ -157,6 +158,20 @@ func printable(s string) string {
 	return strings.Join(parts, `\`)
 }
 
+// pointOut adds to the error of a database in use how to ask its daemon, where
+// `procmond state` alone would look elsewhere.
+func (p invocation) pointOut(err error) error {
+	var locked *store.LockedError
+	if !errors.As(err, &locked) || slices.Contains(p.databasePlaces(), locked.Dir) {
+		return err
+	}
+	return &exitError{code: exitCodeOf(err), err: err, hint: inUseHint(" --database " + shellWord(locked.Dir))}
+}
+
+func inUseHint(database string) string {
+	return "Another procmond has this database. Ask it with `procmond state" + database + "`, or give this one another --database."
+}
+
 // hintFor says what to do.
 func hintFor(err error) string {
 	var known *exitError
@@ -167,7 +182,7 @@ func hintFor(err error) string {
 	case exitUsage:
 		return "Run `procmond --help`, or `procmond COMMAND --help`."
 	case exitInUse:
-		return "Another procmond has this database. Ask it with `procmond state`, or give this one another --database."
+		return inUseHint("")
 	case exitNotStore:
 		return "Nothing was touched. Give the path of a procmond database with --database."
 	case exitNewerFormat:

@@ -58,6 +58,25 @@ func TestExitCodes(t *testing.T) {
 	}
 }
 
+// TestInUseHint: what to type must reach the daemon that has the database.
+func TestInUseHint(t *testing.T) {
+	p := invocation{environ: []string{"HOME=/h"}}
+	for dir, want := range map[string]string{
+		"/tmp/p.db":                              "`procmond state --database /tmp/p.db`",
+		"/tmp/it's mine":                         "`procmond state --database '/tmp/it'\\''s mine'`",
+		"/var/lib/daemoneye/processes.db":        "`procmond state`",
+		"/h/.local/state/daemoneye/processes.db": "`procmond state`",
+	} {
+		err := p.pointOut(fmt.Errorf("open: %w", &store.LockedError{Dir: dir}))
+		if text := errorText(err); exitCodeOf(err) != exitInUse || !strings.Contains(text, "Ask it with "+want) {
+			t.Errorf("%s: exit %d: %s", dir, exitCodeOf(err), text)
+		}
+	}
+	if p.pointOut(nil) != nil {
+		t.Error("success has become an error")
+	}
+}
+
 func TestErrorTextIsHarmless(t *testing.T) {
 	text := errorText(fmt.Errorf("open %s: not\x1b[2Jthere\nand more", "a\\b"))
 	want := "procmond: open a\\b: not\\x1b[2Jthere\nprocmond: and more\n"
@@ -74,7 +93,7 @@ func TestGeneratedDocs(t *testing.T) {
 func exitCodesMarkdown() string {
 	var b strings.Builder
 	b.WriteString("# Exit codes\n\n<!-- Made from the table in cmd/procmond/exit.go; `just generate` makes it again. -->\n\n")
-	b.WriteString("An error is one line that says what, why and, below it, what to do; a wrong command line or configuration has a line for each fault.\n\n")
+	b.WriteString("An error is one line that says what, why and, below it, what to do; a wrong command line or configuration has a line for each fault, the first 20 if there are more.\n\n")
 	b.WriteString("| code | name | meaning | the service manager |\n|---|---|---|---|\n")
 	for _, m := range exitMeanings() {
 		again := "starts it again"

@@ -39,7 +39,7 @@ func (p invocation) main() exitCode {
 		if inv == nil { // help was printed
 			return exitOK
 		}
-		err = inv.run(ctx, p)
+		err = p.pointOut(inv.run(ctx, p))
 	}
 	code := exitCodeOf(err)
 	if text := errorText(err); text != "" && !readerLeft(err) {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -102,8 +101,8 @@ func (d *daemonRun) prepare(warnings []string) error {
 		return err
 	}
 	d.database = database
-	if err := os.MkdirAll(filepath.Dir(database), 0o700); err != nil {
-		return fmt.Errorf("make directory of database: %w", err)
+	if err := makeParent(database); err != nil {
+		return err
 	}
 	d.last = &lastWords{
 		database: database, log: d.log, stderr: d.stderr, flush: d.flush,
@@ -252,8 +251,8 @@ func (d *daemonRun) services(st *store.Store) []tree.Service {
 
 // logFaults puts each fault into the log.
 func (d *daemonRun) logFaults(faults settings.Faults) {
-	for _, f := range faults {
-		d.log.WithField("fault", f.Error()).Error("The configuration is wrong; the running one stays")
+	for _, line := range faults.Lines() {
+		d.log.WithField("fault", line).Error("The configuration is wrong; the running one stays")
 	}
 }
 

@@ -193,7 +193,7 @@ func TestSecondDaemon(t *testing.T) {
 	d := startDaemon(t, newDatabase(t), "--interval", "5")
 	d.awaitCycle(1)
 	_, stderr, code := run(t, "run", "--database", d.database)
-	if code != int(exitInUse) || !strings.Contains(stderr, "in use") {
+	if code != int(exitInUse) || !strings.Contains(stderr, "in use") || !strings.Contains(stderr, "state --database "+d.database) {
 		t.Errorf("exit %d, want %d: %s", code, exitInUse, stderr)
 	}
 	if _, stderr, code := run(t, "store", "verify", "--database", d.database); code != int(exitInUse) {

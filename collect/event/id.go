@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"regexp"
 )
@@ -64,7 +65,8 @@ func NewEpoch() Epoch {
 	return e
 }
 
-// ParseID reads the hexadecimal form of an [ID].
+// ParseID reads the hexadecimal form of an [ID]. The zero id names no process, so
+// that a condition with it would be none: it is refused.
 func ParseID(s string) (ID, error) {
 	b, err := parse128(s)
 	if err != nil {
@@ -73,7 +75,7 @@ func ParseID(s string) (ID, error) {
 	return ID(b), nil
 }
 
-// ParseEpoch reads the hexadecimal form of an [Epoch].
+// ParseEpoch reads the hexadecimal form of an [Epoch], which is never zero.
 func ParseEpoch(s string) (Epoch, error) {
 	b, err := parse128(s)
 	if err != nil {
@@ -87,6 +89,9 @@ func parse128(s string) (b [16]byte, err error) {
 		return b, fmt.Errorf("want %d hexadecimal digits, have %d characters", 2*len(b), len(s))
 	}
 	_, err = hex.Decode(b[:], []byte(s))
+	if err == nil && b == [16]byte{} {
+		err = errors.New("all zero names nothing")
+	}
 	return b, err
 }
 

@@ -53,6 +53,15 @@ func TestIDsDiffer(t *testing.T) {
 	}
 }
 
+func TestNothingHasTheZeroID(t *testing.T) {
+	if _, err := ParseID(ID{}.String()); err == nil {
+		t.Error("the zero id is taken for a process")
+	}
+	if _, err := ParseEpoch(Epoch{}.String()); err == nil {
+		t.Error("the zero epoch is taken for a store")
+	}
+}
+
 func TestParseIDs(t *testing.T) {
 	want := Identity{PID: 7}.ID()
 	if got, err := ParseID(want.String()); err != nil || got != want {

@@ -28,7 +28,7 @@ func AppendJSON(dst []byte, e *Event) []byte {
 	w.some("cause", e.Cause)
 
 	p := processWriter{jsonWriter: &w, Process: &e.Process, absent: e.Process.Missing.Absent()}
-	if e.Kind == KindLoss || e.Kind == KindSensor {
+	if !e.Kind.OfProcess() {
 		p.absent = ^FieldSet(0)
 		p.none = true
 	}

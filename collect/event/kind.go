@@ -63,6 +63,9 @@ func (k Kind) String() string {
 	return name(uint8(k), "unknown", "start", "exec", "modify", "stop", "loss", "sensor")
 }
 
+// OfProcess reports whether events of this kind speak of a process.
+func (k Kind) OfProcess() bool { return k != KindLoss && k != KindSensor }
+
 func (s Source) String() string {
 	return name(uint8(s), "unknown", "kernel", "scan", "recovered", "sensor")
 }

@@ -217,16 +217,21 @@ func refusal(response *http.Response) error {
 	case http.StatusForbidden:
 		return fmt.Errorf("%w: %s", ErrForbidden, problem.Error)
 	case http.StatusConflict:
-		return fmt.Errorf("%w: %s", ErrEpoch, problem.Error)
+		return saidOnce(ErrEpoch, problem.Error)
 	case http.StatusTooManyRequests:
 		return fmt.Errorf("%w: %s: %s", ErrBusy, problem.Error, problem.Hint)
 	case http.StatusServiceUnavailable:
-		return fmt.Errorf("%w: %s", ErrUnavailable, problem.Error)
+		return saidOnce(ErrUnavailable, problem.Error)
 	}
 	if problem.Hint != "" {
 		return fmt.Errorf("the daemon refuses: %s: %s", problem.Error, problem.Hint)
 	}
 	return fmt.Errorf("the daemon refuses: %s", problem.Error)
+}
+
+// saidOnce is err with what the daemon said of it, which may begin with err itself.
+func saidOnce(err error, said string) error {
+	return fmt.Errorf("%w: %s", err, strings.TrimPrefix(said, err.Error()+": "))
 }
 
 // peer is the PID of who listens on the socket, 0 if unknown. A connection to a

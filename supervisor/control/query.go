@@ -32,7 +32,7 @@ type Query struct {
 func (q Query) Values() url.Values {
 	v := url.Values{}
 	set := func(key, value string) {
-		if value != "" && value != "0" {
+		if value != "" {
 			v.Set(key, value)
 		}
 	}
@@ -42,7 +42,9 @@ func (q Query) Values() url.Values {
 	if !q.Until.IsZero() {
 		v.Set("until", q.Until.UTC().Format(time.RFC3339Nano))
 	}
-	set("after", strconv.FormatUint(q.After, 10))
+	if q.After != 0 {
+		set("after", strconv.FormatUint(q.After, 10))
+	}
 	if !q.AfterEpoch.IsZero() {
 		v.Set("after_epoch", q.AfterEpoch.String())
 	}
@@ -56,7 +58,9 @@ func (q Query) Values() url.Values {
 	for _, kind := range q.Kinds {
 		v.Add("kind", kind.String())
 	}
-	set("limit", strconv.Itoa(q.Limit))
+	if q.Limit != 0 {
+		set("limit", strconv.Itoa(q.Limit))
+	}
 	if q.Newest {
 		v.Set("newest", "1")
 	}
@@ -76,7 +80,7 @@ func ParseQuery(v url.Values) (Query, error) {
 		AfterEpoch: parse(&p, "after_epoch", event.ParseEpoch),
 		PIDs:       parseAll(&p, "pid", parsePID),
 		Process:    parse(&p, "process", event.ParseID),
-		Exe:        parse(&p, "exe", parseGlob),
+		Exe:        parse(&p, "exe", ParseGlob),
 		Kinds:      parseAll(&p, "kind", event.ParseKind),
 		Limit:      parse(&p, "limit", parseLimit),
 		Newest:     parse(&p, "newest", parseBool),
@@ -137,7 +141,8 @@ func parseTime(s string) (time.Time, error) {
 	return t, nil
 }
 
-func parseGlob(s string) (string, error) {
+// ParseGlob checks a pattern for [Query.Exe].
+func ParseGlob(s string) (string, error) {
 	if _, err := path.Match(s, ""); err != nil {
 		return "", fmt.Errorf("%q is not a pattern like /usr/bin/*", s)
 	}

@@ -57,7 +57,7 @@ type Events interface {
 // Errors of [Events] that become an HTTP status of their own.
 var (
 	ErrUnavailable = errors.New("events can not be read now")
-	ErrEpoch       = errors.New("the store has another epoch")
+	ErrEpoch       = errors.New("store has another epoch")
 )
 
 // Progress hears that the server works.

@@ -14,7 +14,7 @@ func Markdown() string {
 
 Every setting of ` + "`procmond run`" + ` is a flag, an environment variable and a key of an optional YAML file. A flag wins over the
 environment, the environment over the file, the file over the default. All three are checked whole at the start, whatever wins:
-every fault is named, with its place, and the daemon does not start (exit 64 if the command line is wrong, else 78).
+every fault is named, with its place (the first 20 if there are more), and the daemon does not start (exit 64 if the command line is wrong, else 78).
 
 The file is the one that ` + "`--config`" + ` or ` + "`PROCMOND_CONFIG`" + ` names (an empty name: none), else ` + "`" + DefaultFile + "`" + ` if it is there. It is
 one YAML mapping, at most 1 MiB; unknown keys, keys given twice, wrong types and aliases are faults. An empty environment

@@ -83,7 +83,8 @@ func reason(err error) error {
 func parseFile(table []Setting, name string, text []byte) (map[string][]given, Faults) {
 	root, err := parseYAML(text)
 	if err != nil {
-		return nil, Faults{{Origin: "file " + name, What: oneLine(err)}}
+		line, what := placeOf(err, text)
+		return nil, Faults{{Origin: fmt.Sprintf("file %s:%d", name, line), What: what}}
 	}
 	if root == nil {
 		return nil, nil
@@ -109,8 +110,11 @@ func parseYAML(text []byte) (*yaml.Node, error) {
 	case err != nil:
 		return nil, err
 	}
-	if err := decoder.Decode(&more); !errors.Is(err, io.EOF) {
+	switch err := decoder.Decode(&more); {
+	case err == nil:
 		return nil, fmt.Errorf("line %d: want one YAML document, found another", max(more.Line, 1))
+	case !errors.Is(err, io.EOF):
+		return nil, err
 	}
 	if document.Kind != yaml.DocumentNode || len(document.Content) == 0 {
 		return nil, nil

@@ -34,13 +34,23 @@ func (f Fault) Error() string { return f.Origin + ": " + f.What }
 // Faults is everything that is wrong; it is an error if there is any.
 type Faults []Fault
 
-func (f Faults) Error() string {
-	lines := make([]string, len(f))
+// mostFaults are as many as a person mends before the next try. A file that is
+// something else than a configuration may have a hundred thousand.
+const mostFaults = 20
+
+// Lines has a line for each of the first faults, and one that counts the others.
+func (f Faults) Lines() []string {
+	var lines []string
 	for i := range f {
-		lines[i] = f[i].Error()
+		if i == mostFaults {
+			return append(lines, fmt.Sprintf("and %d more", len(f)-i))
+		}
+		lines = append(lines, f[i].Error())
 	}
-	return strings.Join(lines, "\n")
+	return lines
 }
+
+func (f Faults) Error() string { return strings.Join(f.Lines(), "\n") }
 
 // given are the texts for one setting from one place.
 type given struct {

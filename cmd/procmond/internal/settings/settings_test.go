@@ -1,6 +1,7 @@
 package settings
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -97,7 +98,7 @@ func TestHostileFiles(t *testing.T) {
 		bomb += string(c) + ": &" + string(c) + " [" + strings.Repeat("*"+string(c-1)+",", 9) + "]\n"
 	}
 	for name, c := range map[string]struct{ text, want string }{
-		"not YAML":          {"interval: [", "line 1"},
+		"not YAML":          {"interval: [", ".yaml:1: "},
 		"a list":            {"- interval\n", "want a mapping"},
 		"a scalar":          {"interval", "want a mapping"},
 		"two documents":     {"interval: 30\n---\ninterval: 40\n", "want one YAML document"},
@@ -120,6 +121,43 @@ func TestHostileFiles(t *testing.T) {
 				t.Errorf("interval %v, want the default", got.Interval)
 			}
 		})
+	}
+}
+
+// TestSyntaxErrorsNameTheirLine, also on the first line and where the library counts
+// another.
+func TestSyntaxErrorsNameTheirLine(t *testing.T) {
+	for text, want := range map[string]string{
+		"a: b: c\n":                          ":1: mapping values are not allowed",
+		"interval: 10\na: b: c\n":            ":2: mapping values are not allowed",
+		"\ta: 1\n":                           ":1: found character that cannot start any token",
+		"# x\n# y\n\ta: 1\n":                 ":3: found character that cannot start any token",
+		"[1, 2\n":                            ":1: did not find expected ',' or ']'",
+		"interval: 10\n- a\n":                ":2: did not find expected key",
+		"# c\ninterval: \x01\n":              ":2: control characters are not allowed",
+		"# c\n\ninterval: \xff\n":            ":3: invalid leading UTF-8 octet",
+		"interval: 10\n---\nb: 1\n":          ":2: want one YAML document, found another",
+		"interval: 10\n---\n\nb: {c: [1}}\n": ":4: did not find expected ',' or ']'",
+	} {
+		name := write(t, text)
+		_, faults, _ := Resolve(Input{ConfigFlag: &name})
+		if len(faults) != 1 || !strings.HasPrefix(faults[0].Error(), "file "+name+want) {
+			t.Errorf("%q: %v, want %s", text, faults, want)
+		}
+	}
+}
+
+// TestManyFaults: a file that is something else does not fill the screen.
+func TestManyFaults(t *testing.T) {
+	var text strings.Builder
+	for i := range 60_000 {
+		fmt.Fprintf(&text, "k%d: 1\n", i)
+	}
+	name := write(t, text.String())
+	_, faults, _ := Resolve(Input{ConfigFlag: &name})
+	lines := strings.Split(faults.Error(), "\n")
+	if len(faults) != 60_000 || len(lines) != mostFaults+1 || lines[mostFaults] != "and 59980 more" {
+		t.Errorf("%d faults in %d lines, the last is %q", len(faults), len(lines), lines[len(lines)-1])
 	}
 }
 
