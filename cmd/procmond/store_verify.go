@@ -54,7 +54,7 @@ func verifyText(place string, v *store.Verification, paint painter) string {
 	if v.OK() {
 		b.WriteString(paint.green("Nothing is wrong.") + "\n")
 	} else {
-		fmt.Fprintf(&b, "%s At its next start the daemon sets a damaged database aside and begins a new one.\n", paint.red("The database is damaged."))
+		fmt.Fprintf(&b, "%s Where the daemon needs what is damaged, it sets the database aside and begins a new one.\n", paint.red("The database is damaged."))
 	}
 	return b.String()
 }
