@@ -24,14 +24,17 @@ const (
 //     key: value or "key": "value", also inside a longer argument (a script, a
 //     URL's query, JSON, a connection string). A key is secret by its last
 //     words: password, passwd, passphrase, passcode, pwd, pass, secret, token,
-//     credential, credentials, creds, cookie, authorization, and api, access,
+//     credential, credentials, creds, cookie, authorization, pw, and api, access,
 //     private, secret, account, master, encryption, signing, auth, session,
 //     shared, storage, client or ssh key, in any case and with any of "-", "_"
 //     and "." between the words, as in DB_PASSWORD, clientSecret, x-api-key.
-//     --password-file is not secret, nor is PWD;
-//   - the password in scheme://user:password@host;
-//   - short options of some commands, such as sshpass -p, mysql -pVALUE,
-//     curl -u user:VALUE, docker login -p, redis-cli -a;
+//     So is auth, alone. --password-file is not secret, nor is PWD;
+//   - the value in configure set KEY VALUE and config set KEY VALUE;
+//   - the password in scheme://user:password@host, and a user without a password
+//     that is as long as a token: 16 bytes with http and https, else 20;
+//   - options and operands of some commands, such as sshpass -p, mysql -pVALUE,
+//     curl -u user:VALUE, curl -b NAME=VALUE, docker login -p, redis-cli -a,
+//     xfreerdp /p:VALUE, vault login VALUE, htpasswd -b;
 //   - values that tell themselves: AWS key ids, GitHub, GitLab and Slack tokens,
 //     JSON web tokens, bearer tokens, PEM private keys.
 //
@@ -80,7 +83,7 @@ func NewRedactor(patterns []string) (*Redactor, error) {
 // takes a whole command line, whose first argument is the command, or a list of
 // NAME=value pairs.
 func (r *Redactor) Redact(args []string) []string {
-	line := commandLine{redactor: r}
+	line := commandLine{redactor: r, options: options{redactor: r}}
 	out := args
 	size := 0
 	for i, arg := range args {
@@ -126,12 +129,13 @@ func (l *commandLine) next(arg string) string {
 	if from := l.options.next(arg); from >= 0 {
 		return cover(arg, from, len(arg))
 	}
-	if key, ok := openKey(arg); ok && l.redactor.secret(key) {
+	// What is known of the command is better than what is known of the key.
+	if key, ok := openKey(arg); ok && l.options.wants == nothing && l.redactor.secret(key) {
 		l.wants = key
 		return arg
 	}
-	if script || strings.Contains(arg, " -") {
-		arg = coverWords(arg)
+	if script || strings.Contains(arg, " ") {
+		arg = l.redactor.coverWords(arg)
 	}
 	s := scan{redactor: l.redactor, s: arg, script: script, lastAt: strings.LastIndexByte(arg, '@')}
 	return l.redactor.coverValues(s.clean())

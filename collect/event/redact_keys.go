@@ -48,15 +48,19 @@ func hasSecretEnd(key, squeezed string) bool {
 	case 'e':
 		return endsIn(squeezed, "passphrase", "passcode", "cookie")
 	case 'h':
-		return strings.HasSuffix(key, "_auth") // npm
+		return squeezed == "auth" || strings.HasSuffix(key, "_auth") // npm
 	case 'l':
 		return endsIn(squeezed, "credential")
 	case 'n':
 		return endsIn(squeezed, "token", "authorization") || squeezed == "passin"
+	case 'r':
+		return endsIn(squeezed, "oauth2bearer") // curl
 	case 's':
-		return endsIn(squeezed, "credentials", "creds") || endsInPass(key, squeezed)
+		return endsIn(squeezed, "credentials", "creds") || endsInWord(key, squeezed, "pass")
 	case 't':
 		return endsIn(squeezed, "secret") || squeezed == "passout"
+	case 'w':
+		return endsInWord(key, squeezed, "pw")
 	case 'y':
 		return endsIn(squeezed, "apikey", "accesskey", "privatekey", "secretkey", "accountkey", "masterkey",
 			"encryptionkey", "signingkey", "authkey", "sessionkey", "sharedkey", "storagekey", "clientkey", "sshkey")
@@ -73,9 +77,10 @@ func endsIn(s string, ends ...string) bool {
 	return false
 }
 
-// endsInPass knows db_pass, dbPass, dbpass and SSHPASS from bypass and compass.
-func endsInPass(key, squeezed string) bool {
-	rest, ok := strings.CutSuffix(squeezed, "pass")
+// endsInWord knows db_pass, dbPass, dbpass and SSHPASS from bypass and compass:
+// other words end in a word that is so short.
+func endsInWord(key, squeezed, word string) bool {
+	rest, ok := strings.CutSuffix(squeezed, word)
 	if !ok {
 		return false
 	}
@@ -83,7 +88,7 @@ func endsInPass(key, squeezed string) bool {
 	case "", "db", "user", "root", "admin", "ssh", "ftp", "smtp", "my", "http":
 		return true
 	}
-	last := len(key) - len("pass")
+	last := len(key) - len(word)
 	before := key[last-1]
 	return before == '-' || before == '_' || before == '.' || key[last] == 'P' && before >= 'a' && before <= 'z'
 }
@@ -91,6 +96,9 @@ func endsInPass(key, squeezed string) bool {
 // secretStart is where the secret begins in the value of a key: after pass: for
 // openssl, whose other forms name where the secret is and are left alone.
 func secretStart(key, value string) int {
+	if key == "auth" && isAuthMethod(value) {
+		return len(value)
+	}
 	if key != "passin" && key != "passout" && key != "pass" {
 		return 0
 	}
@@ -102,6 +110,17 @@ func secretStart(key, value string) int {
 		return len(value)
 	}
 	return 0
+}
+
+// isAuthMethod reports whether the value of auth only says how: openvpn --auth
+// SHA256, code-server --auth none.
+func isAuthMethod(value string) bool {
+	switch value {
+	case "none", "off", "on", "false", "true", "no", "yes", "basic", "digest", "ntlm", "password",
+		"MD5", "SHA1", "SHA256", "SHA384", "SHA512", "sha1", "sha256", "sha384", "sha512":
+		return true
+	}
+	return false
 }
 
 // schemes stand before the secret in an Authorization header.

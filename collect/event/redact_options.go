@@ -2,86 +2,90 @@ package event
 
 import "strings"
 
-// options follows a command line and finds the secrets in short options, whose
-// meaning depends on the command. Only those are known whose meaning is
-// certain.
+// options follows a command line and finds the secrets in short options and in
+// operands, whose meaning depends on the command. Only those are known whose
+// meaning is certain.
 type options struct {
+	redactor *Redactor
 	command  secretOptions
 	login    bool // the word login was there
-	userinfo bool // the next argument is user:secret
-	value    bool // the next argument is a secret
+	wants    want
+	operands operands
 }
 
-// secretOptions are the letters of a command's options that carry a secret.
-type secretOptions struct {
-	next      string // -x VALUE
-	attached  string // -xVALUE
-	userinfo  string // -x USER:VALUE or -xUSER:VALUE
-	long      []string
-	separator byte // in USER:VALUE
-	login     bool // only behind the word login
-}
+// want says what the next argument is: the value of an option.
+type want uint8
 
-// secretOptionsOf returns what is known of a command, by its name without path.
-func secretOptionsOf(name string) (secretOptions, bool) {
-	switch name {
-	case "sshpass":
-		return secretOptions{next: "p", attached: "p"}, true
-	case "curl":
-		return secretOptions{userinfo: "uU", long: []string{"--user", "--proxy-user"}, separator: ':'}, true
-	case "http", "https", "xh":
-		return secretOptions{userinfo: "a", long: []string{"--auth"}, separator: ':'}, true
-	case "smbclient", "rpcclient", "smbget", "smbcacls":
-		return secretOptions{userinfo: "U", long: []string{"--user"}, separator: '%'}, true
-	case "docker", "podman", "nerdctl", "helm", "skopeo", "buildah", "oras", "crane", "regctl", "oc", "az":
-		return secretOptions{next: "p", attached: "p", login: true}, true
-	case "redis-cli":
-		return secretOptions{next: "a", attached: "a"}, true
-	case "mongo", "mongosh", "mongodump", "mongorestore", "mongoexport", "mongoimport", "mongostat", "mongotop":
-		return secretOptions{next: "p", attached: "p"}, true
-	case "zip", "unzip", "sqlcmd", "bcp", "ipmitool":
-		return secretOptions{next: "P", attached: "P"}, true
-	case "7z", "7za", "7zr", "7zz", "rar", "unrar":
-		return secretOptions{attached: "p"}, true
-	case "openssl":
-		return secretOptions{next: "kK"}, true
-	case "ssh", "scp", "sftp", "rsync", "psql":
-		return secretOptions{}, true // their -p and -U mean something else
-	}
-	switch {
-	case strings.HasPrefix(name, "mysql") || strings.HasPrefix(name, "mariadb"):
-		return secretOptions{attached: "p"}, true // -p VALUE names a database
-	case strings.HasPrefix(name, "ldap"):
-		return secretOptions{next: "w", attached: "w"}, true
-	}
-	return secretOptions{}, false
-}
+const (
+	nothing want = iota
+	aSecret
+	aUserinfo // user:secret
+	aCookie   // name=secret, or the name of a file
+	aToken    // a secret, unless it is name=value
+	aPlain    // no secret, and no operand
+)
 
 // next takes the next argument and returns where in it a secret begins, or -1.
 func (o *options) next(arg string) int {
+	wants := o.wants
+	o.wants = nothing
 	switch {
-	case o.value:
-		o.value = false
-		return 0
-	case o.userinfo:
-		o.userinfo = false
-		return o.behindUser(arg, 0)
-	case !strings.HasPrefix(arg, "-"):
-		o.word(arg)
-		return -1
+	case wants != nothing:
+		return o.value(wants, arg, 0)
+	case !strings.HasPrefix(arg, "-") || o.operands.begun():
+		return o.operand(arg)
 	case len(arg) < 2 || o.command.login && !o.login:
 		return -1
-	case arg[1] == '-':
+	}
+	o.operands.pastOption(arg)
+	if arg[1] == '-' {
 		return o.longOption(arg)
 	}
 	return o.shortOption(arg)
 }
 
-// word takes an argument that is no option: perhaps another command (behind
-// sudo, env, ssh, ...).
-func (o *options) word(arg string) {
-	if arg == "login" {
+// value is where the secret begins in the value that arg[from:] is, or -1.
+func (o *options) value(wants want, arg string, from int) int {
+	switch wants {
+	case aSecret:
+		return from
+	case aUserinfo:
+		if n := strings.IndexByte(arg[from:], o.command.separator); n >= 0 {
+			return from + n + 1
+		}
+	case aCookie:
+		if strings.Contains(arg[from:], "=") {
+			return from
+		}
+	}
+	return -1
+}
+
+// operand takes an argument that is no option: a secret, or perhaps another
+// command (behind sudo, env, ssh, ...).
+func (o *options) operand(arg string) int {
+	if from := o.operands.next(arg); from >= 0 || o.operands.begun() {
+		return from
+	}
+	if o.command.slash != "" && strings.HasPrefix(arg, "/") {
+		return o.slashOption(arg)
+	}
+	switch arg {
+	case "login":
 		o.login = true
+		o.operands.expect(o.command.token)
+		return -1
+	case "config", "configure", "set":
+		o.operands.setting(arg)
+		return -1
+	}
+	o.word(arg)
+	return -1
+}
+
+func (o *options) word(arg string) {
+	if o.operands.isSet && o.namesSecret(arg) {
+		o.operands.expect(aSecret)
 		return
 	}
 	name := arg[strings.LastIndexByte(arg, '/')+1:]
@@ -89,68 +93,78 @@ func (o *options) word(arg string) {
 		return
 	}
 	if command, ok := secretOptionsOf(name); ok {
-		*o = options{command: command}
+		*o = options{redactor: o.redactor, command: command}
 	}
 }
 
-func (o *options) longOption(arg string) int {
-	for _, long := range o.command.long {
-		if arg == long {
-			o.userinfo = true
-		} else if strings.HasPrefix(arg, long) && arg[len(long)] == '=' {
-			return o.behindUser(arg, len(long)+1)
-		}
+// namesSecret reports whether a word is the name of a secret setting, such as
+// aws_session_token and //registry.example/:_authToken.
+func (o *options) namesSecret(word string) bool {
+	key := word[strings.LastIndexAny(word, "/:")+1:]
+	return len(key) <= maxKey && !strings.Contains(key, "=") && o.redactor.secret(key)
+}
+
+// slashOption knows the options of FreeRDP, such as /p:VALUE.
+func (o *options) slashOption(arg string) int {
+	n := strings.IndexByte(arg, ':')
+	if n < 2 || !strings.Contains(o.command.slash, arg[:n+1]) {
+		return -1
 	}
+	return n + 1
+}
+
+func (o *options) longOption(arg string) int {
+	name, value, attached := strings.Cut(arg, "=")
+	wants := o.command.wantOfLong(name)
+	if attached {
+		return o.value(wants, arg, len(arg)-len(value))
+	}
+	o.wants = wants
 	return -1
 }
 
 func (o *options) shortOption(arg string) int {
-	letter := arg[1:2]
-	if len(arg) == 2 {
-		o.value = o.command.next != "" && strings.Contains(o.command.next, letter)
-		o.userinfo = o.command.userinfo != "" && strings.Contains(o.command.userinfo, letter)
+	if o.command.batch {
+		o.wants = o.operands.batchOption(arg)
 		return -1
 	}
-	if o.command.attached != "" && strings.Contains(o.command.attached, letter) {
+	if len(arg) == 2 {
+		o.wants = o.command.wantOf(arg[1])
+		return -1
+	}
+	if strings.IndexByte(o.command.attached, arg[1]) >= 0 {
 		return 2
 	}
-	if o.command.userinfo == "" {
-		return -1
-	}
-	if strings.Contains(o.command.userinfo, letter) {
-		return o.behindUser(arg, 2)
+	if wants := o.command.wantOf(arg[1]); wants == aUserinfo || wants == aCookie {
+		return o.value(wants, arg, 2)
 	}
 	// curl -sSu user:secret
-	o.userinfo = len(arg) <= 8 && strings.Contains(o.command.userinfo, arg[len(arg)-1:])
+	if wants := o.command.wantOf(arg[len(arg)-1]); len(arg) <= 8 && wants != aSecret {
+		o.wants = wants
+	}
 	return -1
 }
 
-// behindUser is where the secret begins in arg[from:], or -1 if it has none.
-func (o *options) behindUser(arg string, from int) int {
-	n := strings.IndexByte(arg[from:], o.command.separator)
-	if n < 0 {
-		return -1
-	}
-	return from + n + 1
-}
-
-// coverWords replaces the secrets in short options of a shell script.
-func coverWords(script string) string {
-	var o options
+// coverWords replaces the secrets in options and operands of a shell script.
+func (r *Redactor) coverWords(script string) string {
+	o := options{redactor: r}
 	var out strings.Builder
 	done := 0
 	for i := 0; i < len(script); {
-		if isDelimiter(script[i]) || script[i] == '(' {
-			i++
+		if endsCommand(script, i) {
+			o.wants, o.operands = nothing, operands{}
+		}
+		if n := betweenWords(script[i:]); n > 0 {
+			i += n
 			continue
 		}
-		end := wordEnd(script, i)
+		end := wordEnd(script, i, shellDelimiters)
 		word := strings.Trim(script[i:end], `"'`)
 		if from := o.next(word); from >= 0 && from < len(word) {
 			from += i + strings.Index(script[i:end], word)
 			out.WriteString(script[done:from])
 			out.WriteString(Redacted)
-			done = end
+			done = closingQuote(script, i, from, end)
 		}
 		i = end
 	}
@@ -159,4 +173,36 @@ func coverWords(script string) string {
 	}
 	out.WriteString(script[done:])
 	return out.String()
+}
+
+// betweenWords is how long what s begins with is, if it is no word.
+func betweenWords(s string) int {
+	switch {
+	case strings.IndexByte(shellDelimiters, s[0]) >= 0 || s[0] == '(':
+		return 1
+	case strings.HasPrefix(s, "\\\n"): // the line goes on
+		return 2
+	}
+	return 0
+}
+
+// endsCommand reports whether a shell's command ends at i: not in 2>&1 and &>.
+func endsCommand(script string, i int) bool {
+	switch script[i] {
+	case ';', '|', '\n':
+		return true
+	case '&':
+		return (i == 0 || script[i-1] != '>') && !strings.HasPrefix(script[i+1:], ">")
+	}
+	return false
+}
+
+// closingQuote is the end of what the mark replaces in the word script[i:end]:
+// a quote that is open at from must be closed behind the mark, or all that
+// follows looks quoted, and what is quoted looks free.
+func closingQuote(script string, i, from, end int) int {
+	if last := script[end-1]; end-1 > from && isQuote(last) && strings.Count(script[i:from], string(last))%2 == 1 {
+		return end - 1
+	}
+	return end
 }

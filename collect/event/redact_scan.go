@@ -115,13 +115,13 @@ func (c *scan) value(from, start int) int {
 	if c.quote != 0 {
 		return c.replace(from, c.quotedEnd(from))
 	}
-	return c.replace(from, wordEnd(c.s, from))
+	return c.replace(from, wordEnd(c.s, from, valueDelimiters))
 }
 
 // quotedEnd is the end of a value inside a quoted text that holds more.
 func (c *scan) quotedEnd(from int) int {
 	if opening := openingQuote(c.s[from:]); opening != "" && opening != string(c.quote) {
-		return wordEnd(c.s, from)
+		return wordEnd(c.s, from, valueDelimiters)
 	}
 	for i := from; i < len(c.s); i++ {
 		if c.s[i] == c.quote || isDelimiter(c.s[i]) {
@@ -174,15 +174,35 @@ func (c *scan) url(from int) int {
 	if at < 0 && colon >= 0 && authority[0] != '[' && !isPort(authority[colon+1:]) {
 		at = strings.LastIndexByte(rest, '@') // a password with a slash in it
 	}
-	switch {
-	case at < 0:
+	if at < 0 {
 		return from
-	case colon >= 0 && colon < at:
-		return c.replace(from+colon+1, from+at)
-	case at >= 20:
-		return c.replace(from, from+at) // no user has such a name, but a token does
 	}
-	return from + at
+	return c.userinfo(from, rest[:at])
+}
+
+// userinfo replaces the secret in the user info at from and returns its end.
+func (c *scan) userinfo(from int, info string) int {
+	user, password, ok := strings.Cut(info, ":")
+	switch {
+	case (password == "" || password == "x-oauth-basic") && len(user) >= shortestToken(c.s[:from]):
+		return c.replace(from, from+len(info))
+	case ok:
+		return c.replace(from+len(user)+1, from+len(info))
+	}
+	return from + len(info)
+}
+
+// shortestToken is how long a user without a password is at least that is
+// rather a token, in a URL that begins like this. Who speaks HTTP has tokens;
+// with other schemes long names of users are less rare.
+func shortestToken(scheme string) int {
+	scheme = strings.TrimSuffix(scheme, "://")
+	for _, http := range [...]string{"http", "https"} {
+		if n := len(scheme) - len(http); n >= 0 && strings.EqualFold(scheme[n:], http) {
+			return 16
+		}
+	}
+	return 20
 }
 
 func isPort(s string) bool {
@@ -193,8 +213,14 @@ func isBlank(b byte) bool { return b == ' ' || b == '\t' || b == '\n' || b == '\
 
 func isQuote(b byte) bool { return b == '"' || b == '\'' }
 
+// What ends a word of a shell, and a value that can be in JSON or in a list too.
+const (
+	shellDelimiters = " \t\n\r;&|)"
+	valueDelimiters = shellDelimiters + ",}"
+)
+
 // isDelimiter reports whether b ends a value that is not quoted.
-func isDelimiter(b byte) bool { return isBlank(b) || strings.IndexByte(";&|,)}", b) >= 0 }
+func isDelimiter(b byte) bool { return strings.IndexByte(valueDelimiters, b) >= 0 }
 
 func skipBlanks(s string, i int) int {
 	for i < len(s) && isBlank(s[i]) {
@@ -228,7 +254,7 @@ func quoteEnd(s string, i int, quote byte) int {
 
 // wordEnd is where the word ends that begins at i, as a shell or JSON sees it:
 // at a delimiter outside of quotes.
-func wordEnd(s string, i int) int {
+func wordEnd(s string, i int, delimiters string) int {
 	for i < len(s) {
 		switch opening := openingQuote(s[i:]); {
 		case len(opening) == 2: // text inside a quoted text
@@ -239,7 +265,7 @@ func wordEnd(s string, i int) int {
 			i += 2 + n + 2
 		case opening != "":
 			i = min(quoteEnd(s, i+1, s[i])+1, len(s))
-		case isDelimiter(s[i]):
+		case strings.IndexByte(delimiters, s[i]) >= 0:
 			return i
 		case s[i] == '\\':
 			i = min(i+2, len(s))

@@ -189,6 +189,10 @@ func TestRedactLeavesNoSecret(t *testing.T) {
 			{"sshpass", "-p", secret},
 			{"mysql", "-p" + secret},
 			{"curl", "-u", "user:" + secret},
+			{"curl", "-b", "sid=" + secret},
+			{"x", "configure", "set", key, "v" + secret},
+			{"htpasswd", "-b", "file", "user", secret},
+			{"xfreerdp", "/p:" + secret},
 		} {
 			got := r.Redact(args)
 			if joined := strings.Join(got, " "); strings.Contains(joined, tail) {
@@ -203,6 +207,7 @@ func TestRedactTakesAnything(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		part := rapid.OneOf(rapid.String(), rapid.SampledFrom([]string{
 			"--password", "token=", "a: ", `"`, `\"`, "'", "://", "u:p@", "Bearer ", " ", "=", ":", "-p", "mysql", "sh", "-c", ";", "[redacted]", "pass:",
+			"curl", "-b", "vault", "login", "config", "set", "htpasswd", "xfreerdp", "/p:", "https://", "\\\n",
 		}))
 		arg := rapid.Map(rapid.SliceOfN(part, 0, 6), func(parts []string) string { return strings.Join(parts, "") })
 		args := rapid.SliceOfN(arg, 0, 6).Draw(t, "args")
@@ -219,6 +224,7 @@ func TestRedactBoundsItsWork(t *testing.T) {
 	for _, hostile := range []string{
 		"=", ":", " ", "a=", "--token ", "://", "://a:b/", "a:b@", `\"`, `"`, "'", "token=", `token="`, `token=\"`, " = ",
 		"Bearer ", "eyJ", "-----BEGIN PRIVATE KEY-----", "password:", "x-", "-", "mysql -p", ", -", "(} ", "\x00", "earer  ",
+		"vault login ", "config set token ", "htpasswd -b a b ", "https://a:@", "\\\n", "2>&",
 	} {
 		args := []string{"sh", "-c", strings.Repeat(hostile, maxRedactBytes/len(hostile)), `"`, "@"}
 		began := time.Now()
@@ -248,6 +254,7 @@ func FuzzRedact(f *testing.F) {
 	for _, line := range []string{
 		"mysql|-phunter2", `sh|-c|curl -H "Authorization: Bearer x" -d '{"token":"a\\"b"}' https://u:p@h/`,
 		"curl|-u|a:b|--pin|1", `x|{\"password\":\"x\"}|a, b} -c (d)`, "x|-----BEGIN PRIVATE KEY-----",
+		"htpasswd|-bC|1|f|u|p", "x|vault login \\\n a=b c 2>&1", "aws|configure|set|token|a|https://a:@h", "xfreerdp|/p:x",
 	} {
 		f.Add(line)
 	}
