@@ -25,6 +25,9 @@ func (c *Collector) append(ctx context.Context, b *event.Batch) error {
 	for _, e := range b.Events {
 		event.Clip(e) // records were clipped when they were read, changes and notes were not
 	}
+	// A store that has taken the place of the one loaded must not take what is only
+	// the difference to it.
+	b.Epoch = c.epoch
 	c.turnTo(activityAppend)
 	err := c.cfg.Sink.Append(ctx, b)
 	c.turnTo(activityCompare)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"daemoneye.dev/procmond/collect/event"
 	"daemoneye.dev/procmond/fsm"
 )
 
@@ -23,7 +24,8 @@ type Collector struct {
 	run *run // in the mailbox
 
 	// What follows belongs to one Serve.
-	table     *table // nil while it is not loaded
+	table     *table      // nil while it is not loaded
+	epoch     event.Epoch // of the store that table, or what comes before it, is of
 	snapshot  *Snapshot
 	found     differences
 	job       *job      // the one in flight, if this Serve started it

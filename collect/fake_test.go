@@ -141,9 +141,10 @@ func (h *fakeHost) Probe(_ context.Context, pid int32) (Observation, error) {
 }
 
 var (
-	errFull   = errors.New("no space left on device")
-	errBroken = errors.New("input/output error")
-	errDone   = errors.New("done for good")
+	errFull     = errors.New("no space left on device")
+	errReplaced = errors.New("another store is here")
+	errBroken   = errors.New("input/output error")
+	errDone     = errors.New("done for good")
 )
 
 // fakeStore keeps what it accepted, and holds the collector to its contract.
@@ -180,6 +181,9 @@ func (s *fakeStore) Append(_ context.Context, b *event.Batch) error {
 		if err := s.fail(); err != nil {
 			return err
 		}
+	}
+	if b.Epoch != s.epoch {
+		return fmt.Errorf("append to epoch %v: %w", b.Epoch, errReplaced)
 	}
 	s.check(b)
 	for _, e := range b.Events {
@@ -372,7 +376,7 @@ func (w *world) newRun() {
 		Scanner: w.host, Sink: w.store, Loader: w.store, Machine: fsm.NewCollector(), Mailbox: mailbox,
 		Host:    Host{HostID: "host", BootID: "boot-1", PIDNamespace: 4026531836},
 		Version: "1.2.3", Settings: DefaultSettings(), Done: errDone, Progress: w.beats,
-		IsUnavailable: func(err error) bool { return errors.Is(err, errFull) },
+		IsUnavailable: func(err error) bool { return errors.Is(err, errFull) || errors.Is(err, errReplaced) },
 		OnTransition:  func(t fsm.Transition) { w.moves = append(w.moves, t) },
 		Log:           logrus.NewEntry(log),
 	}

@@ -115,6 +115,7 @@ func (c *Collector) load(ctx context.Context) error {
 	if err != nil {
 		return c.storeFailed("load table", err)
 	}
+	c.epoch = stored.Epoch
 	opening := c.opening(stored)
 	if len(opening) > 0 {
 		if err := c.append(ctx, &event.Batch{Events: opening}); err != nil {

@@ -176,6 +176,35 @@ func TestEpochThatChangesInTheMiddleOfARun(t *testing.T) {
 	})
 }
 
+// The store finds its damage while nobody writes: no append fails before the next
+// one would go into the new store.
+func TestStoreReplacedBetweenTwoCycles(t *testing.T) {
+	bubble(t, func(w *world) {
+		for pid := range int32(3) {
+			w.host.spawn(pid+11, 5)
+		}
+	}, func(t *testing.T, w *world) {
+		w.begin()
+		w.store.take()
+		w.store.with(func() {
+			w.store.events, w.store.asOf, w.store.bootID = nil, time.Time{}, ""
+			w.store.epoch = event.Epoch{2}
+			w.store.fresh = event.Table{PreviousEpoch: event.Epoch{1}, PreviousSeq: 4, Quarantined: "/aside"}
+			clear(w.store.table)
+		})
+		w.host.kill(13)
+		w.host.spawn(14, 14)
+		pass(DefaultInterval + maxBackOff)
+		w.expect("new store", "sensor health", "loss store_quarantined", "loss store_unavailable", "scan start 11", "scan start 12", "scan start 14")
+		if got := w.handle.Status().Epoch; got != (event.Epoch{2}) {
+			t.Errorf("epoch %v", got)
+		}
+		if got := w.store.alive(); len(got) != 3 {
+			t.Errorf("table %v", got)
+		}
+	})
+}
+
 func TestStoreOutOfServiceInTheMiddleOfARun(t *testing.T) {
 	bubble(t, func(w *world) { w.host.spawn(7, 5); w.host.spawn(8, 5) }, func(t *testing.T, w *world) {
 		w.begin()

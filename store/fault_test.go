@@ -14,6 +14,8 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 	"github.com/google/go-cmp/cmp"
+
+	"daemoneye.dev/procmond/collect/event"
 )
 
 // faultFS is a file system whose operations fail as the injector says.
@@ -323,4 +325,40 @@ func TestCloseWithoutSpace(t *testing.T) {
 	if table := mustLoad(t, s); table.Clean || len(readAll(t, s)) == 0 {
 		t.Errorf("table: %+v", table)
 	}
+}
+
+// TestRoomForASmallCommitOnly: the store stays out of service until there is room
+// for what was refused, so that it does not go in and out for ever.
+func TestRoomForASmallCommitOnly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fs := newFullFS(vfs.NewMem())
+		fs.avail.Store(DefaultReserve*9/16 + 256<<10)
+		s := mustOpen(t, testConfig(t, fs))
+		stop := serve(t, s)
+		defer mustClose(t, s, true)
+		defer stop()
+		big := testBatch(testTime, 1)
+		big.Put[0].Args = []string{strings.Repeat("x", 600<<10)}
+		small := testBatch(testTime, 2)
+		for range 10 {
+			if err := s.Append(t.Context(), big); !errors.Is(err, ErrUnavailable) {
+				t.Fatalf("append of 600 KiB: %v", err)
+			}
+			<-time.After(time.Minute)
+		}
+		if st := s.Stats(); st.InService || st.Reopens > 0 || !st.Full {
+			t.Errorf("came back without room for what was refused: %+v", st)
+		}
+		fs.avail.Store(DefaultReserve*9/16 + 1<<20)
+		<-s.Available()
+		for _, b := range []*event.Batch{big, small} {
+			if err := s.Append(t.Context(), b); err != nil {
+				t.Fatal(err)
+			}
+		}
+		fs.avail.Store(DefaultReserve*9/16 + 256<<10)
+		if err := s.Append(t.Context(), small); err != nil {
+			t.Errorf("a small commit: %v", err)
+		}
+	})
 }

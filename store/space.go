@@ -40,8 +40,10 @@ func (s *Store) foresee(need uint64) error {
 		return nil
 	}
 	if err := s.roomToStay(need); err != nil {
+		s.refused.Store(need)
 		return err
 	}
+	s.refused.Store(0)
 	if s.room(need, margin{s.conf.Reserve/2 + ampleSpace, ampleFiles}) == nil {
 		s.ample = now
 	}
@@ -55,9 +57,14 @@ func (s *Store) roomToStay(need uint64) error {
 
 // roomToEnter reports whether there is room to go into service. It asks for little
 // more than roomToStay, so that what was enough to run is enough to return: the
-// store's own files, which fill a small file system, do not go away.
+// store's own files, which fill a small file system, do not go away. What was
+// refused for its size will come again, and must fit: or the store would go in and
+// out of service without end, with an event about each time.
 func (s *Store) roomToEnter() error {
-	return s.room(0, margin{s.conf.Reserve/2 + s.conf.Reserve/16, 2 * filesReserve})
+	if err := s.room(0, margin{s.conf.Reserve/2 + s.conf.Reserve/16, 2 * filesReserve}); err != nil {
+		return err
+	}
+	return s.roomToStay(s.refused.Load())
 }
 
 // room reports whether need bytes, as they will be in the log, in a table and in

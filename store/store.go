@@ -35,6 +35,7 @@ type Store struct {
 	wake, back chan struct{}
 
 	head             atomic.Uint64 // durable; changed under mu
+	refused          atomic.Uint64 // bytes of the last commit that there was no room for; 0: the last one had
 	bytes            atomic.Uint64 // on disk
 	backgroundErrors atomic.Uint64
 	lastBackground   atomic.Int64 // when one was last logged, Unix nanoseconds

@@ -202,7 +202,7 @@ func (c *Client) explain(ctx context.Context, err error) error {
 // isTurnedAway reports whether the connection was closed before there was an answer.
 // net/http has one of its errors for that in words only.
 func isTurnedAway(err error) bool {
-	return errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.EOF) ||
+	return errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) ||
 		strings.Contains(err.Error(), "server closed idle connection")
 }
 
