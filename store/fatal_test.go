@@ -38,13 +38,14 @@ func (c fatalCase) deadline() time.Duration {
 }
 
 var fatalCases = map[string]fatalCase{
-	"log write":       {".log", errorfs.OpFileWrite, syscall.EIO, "input/output error"},
-	"log sync":        {".log", errorfs.OpFileSyncData, syscall.EIO, "input/output error"},
-	"log rotation":    {".log", errorfs.OpRename, syscall.EIO, "input/output error"},
-	"log reuse":       {".log", errorfs.OpOpen, syscall.EIO, "input/output error"},
-	"manifest write":  {"MANIFEST", errorfs.OpFileWrite, syscall.EIO, "input/output error"},
-	"manifest sync":   {"MANIFEST", errorfs.OpFileSync, syscall.EIO, "input/output error"},
-	"log sync blocks": {".log", errorfs.OpFileSyncData, nil, "blocked for"},
+	"log write":                   {".log", errorfs.OpFileWrite, syscall.EIO, "input/output error"},
+	"log sync":                    {".log", errorfs.OpFileSyncData, syscall.EIO, "input/output error"},
+	"log rotation":                {".log", errorfs.OpRename, syscall.EIO, "input/output error"},
+	"log reuse":                   {".log", errorfs.OpOpen, syscall.EIO, "input/output error"},
+	"manifest write":              {"MANIFEST", errorfs.OpFileWrite, syscall.EIO, "input/output error"},
+	"manifest sync":               {"MANIFEST", errorfs.OpFileSync, syscall.EIO, "input/output error"},
+	"manifest sync without space": {"MANIFEST", errorfs.OpFileSync, syscall.ENOSPC, "sync db/MANIFEST"},
+	"log sync blocks":             {".log", errorfs.OpFileSyncData, nil, "blocked for"},
 }
 
 func failForEver(name string) {

@@ -40,6 +40,7 @@ type fullFS struct {
 	vfs.FS
 	avail atomic.Uint64 // bytes, for those who ask; 0 is unknown
 	err   atomic.Value  // errno that writes fail with, 0 for none
+	syncs bool          // syncs fail too
 	only  string        // part of the path of those that fail
 	after atomic.Int64  // writes that still succeed
 	hits  atomic.Int64
@@ -58,6 +59,12 @@ func (f *fullFS) inject(op errorfs.Op) error {
 	errno := f.err.Load().(syscall.Errno)
 	if errno == 0 || op.Kind.ReadOrWrite() != errorfs.OpIsWrite || !strings.Contains(op.Path, f.only) {
 		return nil
+	}
+	switch op.Kind {
+	case errorfs.OpFileSync, errorfs.OpFileSyncData, errorfs.OpFileSyncTo:
+		if !f.syncs { // space was missing before: see fsync_test.go
+			return nil
+		}
 	}
 	if op.Kind == errorfs.OpRemove || op.Kind == errorfs.OpFileClose || f.after.Add(-1) >= 0 {
 		return nil

@@ -77,7 +77,8 @@ func private(name string) func(vfs.File, error) (vfs.File, error) {
 // If that does not help, a record of the log fails (the store leaves service and
 // reopens the database), and so does an sstable (Pebble tries again); what Pebble
 // can not bear to fail waits for space. Any other error of rotating a log file is
-// fatal here, where its reason can still be told.
+// fatal here, where its reason can still be told. A sync is never tried again: a
+// record of the log fails, the others are fatal.
 type guardFS struct {
 	vfs.FS
 	dropBallast func()      // removes the ballast, if there is one
@@ -204,7 +205,7 @@ func (g *guardFS) OpenDir(name string) (vfs.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &guardFile{File: f, fs: g, vital: true}, nil
+	return &guardFile{File: f, name: name, fs: g, vital: true}, nil
 }
 
 // guardFile is a file that is written through a guardFS. Like every vfs.File it is
@@ -249,14 +250,40 @@ func (f *guardFile) Write(p []byte) (n int, err error) {
 	return n, err
 }
 
-func (f *guardFile) Sync() error {
-	f.fs.syncs.Add(1)
-	return f.do(f.File.Sync)
+func (f *guardFile) Sync() error { return f.sync(f.File.Sync) }
+
+func (f *guardFile) SyncData() error { return f.sync(f.File.SyncData) }
+
+func (f *guardFile) SyncTo(length int64) (full bool, err error) {
+	err = f.once(func() error {
+		full, err = f.File.SyncTo(length)
+		return err
+	})
+	return full, err
 }
 
-func (f *guardFile) SyncData() error {
+func (f *guardFile) sync(op func() error) error {
 	f.fs.syncs.Add(1)
-	return f.do(f.File.SyncData)
+	return f.once(op)
+}
+
+// once runs op, which is never tried again: Linux tells of a page that could not
+// be written once and takes it for written afterwards, so that the next fsync(2)
+// says nothing but yes (Rebello et al., Can Applications Recover from fsync
+// Failures?, USENIX ATC 2020). What Pebble does not survive is fatal: it would end
+// the process too, with less to say.
+func (f *guardFile) once(op func() error) error {
+	err := op()
+	if err == nil {
+		return nil
+	}
+	if isNoSpace(err) {
+		f.fs.lacked(err)
+	}
+	if f.mustWait() && f.fs.running.Load() {
+		f.fs.fatal(fmt.Errorf("sync %s: %w", f.name, err))
+	}
+	return err
 }
 
 func (f *guardFile) Preallocate(offset, length int64) error {

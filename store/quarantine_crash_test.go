@@ -77,6 +77,7 @@ func TestQuarantineWithoutSpace(t *testing.T) {
 	for after := range int64(12) {
 		mem, old := damagedStore(t)
 		full := newFullFS(mem)
+		full.syncs = true
 		full.fail(syscall.ENOSPC, after)
 		if s, err := Open(t.Context(), testConfig(t, full)); err == nil {
 			if err := s.Close(false); err != nil {
