@@ -14,7 +14,11 @@ func (r *report) change(e *entry, m met) {
 		e.ticks = o.StartTicks
 	}
 	if o.Process != nil {
+		was := e.has(flagExcluded)
 		e.note(flagExcluded, r.settings.Exclude.Matches(o.Process))
+		if was && !e.has(flagExcluded) && e.has(flagReported) && r.settings.MaxProcesses > 0 {
+			e.flags |= flagLeftOut // there may be no room for it any more: see admit
+		}
 	}
 	switch {
 	case !e.has(flagReported):

@@ -23,6 +23,9 @@ type healthCheck struct{}
 // HealthCheck asks how the collector is. One that does not answer within a
 // second is unhealthy, and the answer says what keeps it busy.
 func (h Handle) HealthCheck(ctx context.Context) (Health, error) {
+	if now := time.Now(); h.mailbox.blocked(now) { // another request would only take up room
+		return h.mailbox.busy(now), ctx.Err()
+	}
 	patient, cancel := context.WithTimeoutCause(ctx, healthPatience, errImpatient)
 	defer cancel()
 	health, err := ask[Health](patient, h.mailbox, healthCheck{})

@@ -42,6 +42,16 @@ func judge(s Status) Health {
 	return h
 }
 
+// blocked reports whether the actor has been at something over which it does not
+// answer for longer than a health check waits.
+func (m *Mailbox) blocked(now time.Time) bool {
+	switch s := m.Status(); s.Activity {
+	case activityLoad, activityJournal, activityCompare, activityAppend:
+		return now.Sub(s.ActivitySince) > healthPatience
+	}
+	return false
+}
+
 // busy is the health of an actor that does not answer.
 func (m *Mailbox) busy(now time.Time) Health {
 	s := m.Status()

@@ -119,19 +119,24 @@ func (r *report) stopGone(e *entry) {
 		r.units = append(r.units, unit{remove: e.process.ID})
 	case e.has(flagReported):
 		r.units = append(r.units, unit{events: []*event.Event{r.stopEvent(e, e.process)}, remove: e.process.ID})
-	case e.has(flagHeld):
-		r.endHeld(e, e.process)
+	case e.has(flagHeld) && !e.has(flagExcluded):
+		r.units = append(r.units, r.endHeld(e, e.process, nil))
 	}
 }
 
-// endHeld deals with a process that ended while its start was held back. One
-// that was due may have lived long enough, so it is reported after all.
-func (r *report) endHeld(e *entry, p *event.Process) {
+// endHeld deals with a process that ended while its start was held back; p is how.
+// One that was due may have lived long enough, so it is reported after all.
+func (r *report) endHeld(e *entry, p *event.Process, exit *event.Exit) unit {
 	if r.at().Before(r.table.made.Add(e.due)) {
 		r.shortLived++
-		return
+		return unit{}
 	}
-	r.units = append(r.units, unit{events: []*event.Event{r.startEvent(e.process), r.stopEvent(e, p)}})
+	r.resolveParent(p)
+	began := *e.process
+	began.ParentID, began.Missing = p.ParentID, p.Missing
+	stop := r.stopEvent(e, p)
+	stop.Exit = exit
+	return unit{events: []*event.Event{r.startEvent(&began), stop}}
 }
 
 // stopZombie reports that a living entry has become a zombie. It stays in the
@@ -145,8 +150,11 @@ func (r *report) stopZombie(e *entry, o *Observation) {
 		stop := r.stopEvent(e, &p)
 		stop.Exit = o.Exit
 		r.units = append(r.units, unit{events: []*event.Event{stop}, put: &p})
-	case e.has(flagHeld):
-		r.endHeld(e, &p)
+	case e.has(flagHeld) && !e.has(flagExcluded):
+		u := r.endHeld(e, &p, o.Exit)
+		u.put = &p
+		r.units = append(r.units, u)
+		e.flags |= flagReported
 	}
 	e.process = &p
 	e.flags = e.flags&^(flagHeld|flagLeftOut) | flagEnded
@@ -228,7 +236,11 @@ func (r *report) startZombie(e *entry, o *Observation) {
 	case e.has(flagExcluded):
 		return
 	case young:
+		// It stays in the table without an event: by the next start of procmond it
+		// would be old enough.
 		r.shortLived++
+		e.flags |= flagReported
+		r.units = append(r.units, unit{put: p})
 		return
 	}
 	r.resolveParent(p)

@@ -80,6 +80,8 @@ func (s *Supervisor) stopCollector() error {
 		Reason:   "stopped by the operator",
 	})
 	switch {
+	case errors.Is(err, collect.ErrStopped) && s.machine.State() == fsm.CollectorStopped:
+		// It crashed over the order, came back, and carried it out all the same.
 	case err != nil:
 		s.abort(err)
 		return fmt.Errorf("shut down collector: %w", err)

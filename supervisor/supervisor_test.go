@@ -410,3 +410,30 @@ func TestDeadState(t *testing.T) {
 		t.Errorf("no store: %v", err)
 	}
 }
+
+// TestCollectorThatCrashesOverTheStop comes back, carries out what it was told, and
+// the run ends in order.
+func TestCollectorThatCrashesOverTheStop(t *testing.T) {
+	t.Parallel()
+	r := start(t, nil)
+	r.awaitCycle(1)
+	scanning := make(chan struct{})
+	r.scanner.misbehave(func(ctx context.Context) error {
+		close(scanning)
+		for r.machine.State() != fsm.CollectorShuttingDown {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(time.Millisecond):
+			}
+		}
+		panic("at the worst moment")
+	})
+	if _, err := r.Reload(t.Context(), collect.Update{Values: map[string]string{collect.KeyInterval: "5"}}); err != nil {
+		t.Fatal(err)
+	}
+	<-scanning
+	if err := r.stop(); err != nil {
+		t.Errorf("stop: %v", err)
+	}
+}
