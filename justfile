@@ -48,6 +48,6 @@ fmt:
 build:
     CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o bin/ ./cmd/...
 
-# The kill test in its long form: `just chaos 200`.
+# The kill test in its long form: `just kills 200`.
 kills n="200":
     PROCMOND_KILLS={{ n }} go test -count=1 -timeout 60m -run TestKill -v ./cmd/procmond

@@ -107,8 +107,16 @@ func unidentified(vs vfs.FS, dir string) error {
 			return fmt.Errorf("%w: %s holds %q but no file %s", ErrNotStore, dir, name, identityFile)
 		}
 	}
-	return fmt.Errorf("store %s is empty: %w", dir, fs.ErrNotExist)
+	return &emptyError{dir}
 }
+
+// emptyError is an fs.ErrNotExist: a directory without a store in it.
+type emptyError struct{ dir string }
+
+func (e *emptyError) Error() string { return "store " + e.dir + " is empty" }
+
+// Is makes errors.Is(err, fs.ErrNotExist) true.
+func (*emptyError) Is(target error) bool { return target == fs.ErrNotExist }
 
 func parseIdentity(dir string, data []byte) (identity, error) {
 	var id identity

@@ -67,7 +67,7 @@ func (p Problem) String() string { return p.Where + ": " + p.What }
 func Verify(ctx context.Context, dir string, progress func(done, total uint64)) (*Verification, error) {
 	v := &Verification{Stats: Stats{Path: dir}}
 	c, err := OpenCopy(ctx, dir)
-	if isRefusal(err) && !isCorruption(err) {
+	if empty := new(emptyError); errors.As(err, &empty) || isRefusal(err) && !isCorruption(err) {
 		return nil, err
 	}
 	if err != nil {

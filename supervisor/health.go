@@ -14,6 +14,9 @@ import (
 // degraded.
 const quarantineWarning = 24 * time.Hour
 
+// startGrace is how long a service may take from being added to running.
+const startGrace = 5 * time.Second
+
 // Level is how well the daemon is. Higher is worse.
 type Level int
 
@@ -87,7 +90,8 @@ func judgeServices(h *Health, f facts) {
 		case tree.StateBackoff:
 			h.add(LevelDegraded, "Service %s keeps failing and rests until %s: %s.", s.Path, clock(s.BackoffUntil), s.LastError)
 		case tree.StateStopped, tree.StateDone:
-			if !f.stopping {
+			starting := s.State == tree.StateStopped && f.now.Sub(s.Since) < startGrace
+			if !f.stopping && !starting {
 				h.add(LevelDegraded, "Service %s does not run.", s.Path)
 			}
 		}

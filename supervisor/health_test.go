@@ -48,6 +48,12 @@ func TestHealth(t *testing.T) {
 		"gone": {func(f *facts) {
 			f.services = []tree.Status{{Path: "a/b", State: tree.StateDone}}
 		}, LevelDegraded, []string{"a/b does not run"}},
+		"about to start": {func(f *facts) {
+			f.services = []tree.Status{{Path: "a/b", State: tree.StateStopped, Since: now}}
+		}, LevelHealthy, nil},
+		"stopped": {func(f *facts) {
+			f.services = []tree.Status{{Path: "a/b", State: tree.StateStopped, Since: now.Add(-startGrace)}}
+		}, LevelDegraded, []string{"a/b does not run"}},
 		"gone because of the stop": {func(f *facts) {
 			f.stopping, f.services = true, []tree.Status{{Path: "a/b", State: tree.StateDone}}
 		}, LevelHealthy, nil},

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"daemoneye.dev/procmond/collect"
+	"daemoneye.dev/procmond/collect/event"
 	"daemoneye.dev/procmond/fsm"
 	"daemoneye.dev/procmond/store"
 	"daemoneye.dev/procmond/supervisor/control"
@@ -125,7 +126,7 @@ func storeState(s store.Stats) control.Store {
 		InService:     s.InService,
 		Reason:        s.Reason,
 		Since:         control.At(s.Since),
-		Epoch:         s.Epoch.String(),
+		Epoch:         epochText(s.Epoch),
 		Head:          s.Head,
 		Floor:         s.Floor,
 		Cursor:        s.Cursor,
@@ -139,6 +140,14 @@ func storeState(s store.Stats) control.Store {
 		QuarantinedTo: s.QuarantinedTo,
 		QuarantinedAt: control.At(s.QuarantinedAt),
 	}
+}
+
+// epochText is empty for the epoch of a store that was not opened yet.
+func epochText(e event.Epoch) string {
+	if e.IsZero() {
+		return ""
+	}
+	return e.String()
 }
 
 func serviceStates(services []tree.Status) []control.Service {

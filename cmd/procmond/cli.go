@@ -204,10 +204,23 @@ func (ps *parser) commands() []string {
 	return names
 }
 
+// without is a command line without a flag whose value is a word that looks like
+// another; nil if it is not there as such.
+func without(args []string, flag string) []string {
+	if i := slices.Index(args, flag); i >= 0 && i+1 < len(args) {
+		return slices.Concat(args[:i], args[i+2:])
+	}
+	return nil
+}
+
 // usageFault explains an error of kong. rest is the command line without what is
 // wrong, so that the next fault can be found; nil if that can not be said.
 func usageFault(err error, args, commands []string) (fault settings.Fault, rest []string) {
 	fault = settings.Fault{Origin: "command line", What: err.Error(), Usage: true}
+	if got := regexp.MustCompile(`^(--?\S+): expected .* value but got "(.*)" \(.*\)`).FindStringSubmatch(err.Error()); got != nil {
+		what := fmt.Sprintf("%q looks like a flag: write %s=%s if it is the value", got[2], got[1], got[2])
+		return settings.Fault{Origin: "flag " + got[1], What: what, Usage: true}, without(args, got[1])
+	}
 	unknown := regexp.MustCompile(`^unknown flag (--?\S+?)(,.*)?$`).FindStringSubmatch(err.Error())
 	if unknown == nil {
 		return fault, nil

@@ -23,7 +23,7 @@ func (completionCommand) Help() string {
 
   source <(procmond completion bash)
 
-  procmond completion zsh > "$${fpath[1]}/_procmond"
+  procmond completion zsh > "${fpath[1]}/_procmond"
 
   procmond completion fish > ~/.config/fish/completions/procmond.fish`
 }

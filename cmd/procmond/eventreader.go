@@ -28,7 +28,7 @@ type eventReader struct {
 
 	shown   int    // since the query was last changed
 	last    []byte // the line shown last, if shown is not 0
-	met     bool   // a daemon has answered
+	met     bool   // a daemon has agreed to send events
 	resumed bool   // the query goes on behind what was shown
 	missing bool   // the daemon has gone
 }
@@ -44,6 +44,11 @@ func (r *eventReader) run(ctx context.Context) error {
 		case errors.Is(err, control.ErrBrokenOff):
 			if r.shown == 0 && !r.query.Follow {
 				return r.explain(err)
+			}
+			if r.shown == 0 { // it may do the same again at once
+				if err := r.pause(ctx); err != nil {
+					return err
+				}
 			}
 			if done, resumeErr := r.resume(); done || resumeErr != nil {
 				return resumeErr
@@ -63,20 +68,22 @@ func (r *eventReader) run(ctx context.Context) error {
 
 // ask reads from one daemon.
 func (r *eventReader) ask(ctx context.Context, place string, c *control.Client) error {
-	if err := c.Ping(ctx); err != nil {
-		return err
-	}
 	if !r.met {
 		if err := r.check(ctx, c, r.query); err != nil {
 			return err
 		}
 	}
+	stream, err := c.OpenEvents(ctx, r.query)
+	if err != nil {
+		return err
+	}
+	defer stream.Close()
 	r.met, r.places = true, []string{place}
 	if r.missing {
 		r.missing = false
 		r.note("the daemon is back")
 	}
-	return c.Events(ctx, r.query, func(line []byte) error {
+	return stream.Each(func(line []byte) error {
 		if err := r.show(line); err != nil {
 			return err
 		}
@@ -132,6 +139,10 @@ func (r *eventReader) await(ctx context.Context) error {
 		r.missing = true
 		r.note("the daemon has gone; waiting for it (Ctrl-C ends)")
 	}
+	return r.pause(ctx)
+}
+
+func (r *eventReader) pause(ctx context.Context) error {
 	select {
 	case <-time.After(r.every):
 		return nil

@@ -10,6 +10,7 @@ import (
 	"daemoneye.dev/procmond/cmd/procmond/internal/settings"
 	"daemoneye.dev/procmond/collect/event"
 	"daemoneye.dev/procmond/store"
+	"daemoneye.dev/procmond/supervisor"
 	"daemoneye.dev/procmond/supervisor/control"
 )
 
@@ -127,6 +128,8 @@ func storeCode(err error) exitCode {
 		return exitPermission
 	case errors.Is(err, control.ErrBusy):
 		return exitBusy
+	case supervisor.IsNoStore(err):
+		return exitNotRunning
 	case errors.Is(err, store.ErrUnavailable), errors.Is(err, control.ErrUnavailable):
 		return exitStorage
 	}
@@ -178,9 +181,14 @@ func hintFor(err error) string {
 	if errors.As(err, &known) && known.hint != "" {
 		return known.hint
 	}
+	if errors.Is(err, control.ErrUnavailable) {
+		return "Ask `procmond state` what the daemon lacks."
+	}
 	switch exitCodeOf(err) {
 	case exitUsage:
 		return "Run `procmond --help`, or `procmond COMMAND --help`."
+	case exitNotRunning:
+		return "Start the daemon with `procmond`, or name its database with --database."
 	case exitInUse:
 		return inUseHint("")
 	case exitNotStore:

@@ -2,11 +2,13 @@ package main
 
 import (
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"go.uber.org/goleak"
 )
 
 // update makes the golden files and generated documents again.
@@ -15,11 +17,26 @@ var update = flag.Bool("update", false, "write golden files and generated docume
 // TestMain lets the test binary be the program: whoever starts it under the name
 // procmond runs the real main.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){
+	testscript.Main(leakChecked{m}, map[string]func(){
 		"procmond":         main,
 		"procmond-sleeper": sleep,
 		"procmond-hangs":   hang,
 	})
+}
+
+// leakChecked fails the tests that leave goroutines behind.
+type leakChecked struct{ *testing.M }
+
+func (m leakChecked) Run() int {
+	code := m.M.Run()
+	if code != 0 {
+		return code
+	}
+	if err := goleak.Find(); err != nil {
+		_, _ = fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
 }
 
 // TestScripts runs the real program as its users do.

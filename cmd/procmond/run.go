@@ -198,7 +198,7 @@ func openError(ctx context.Context, err error) error {
 	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 		return nil
 	}
-	if storeCode(err) == exitDegraded {
+	if code := storeCode(err); code == exitDegraded || code == exitNotRunning {
 		return &exitError{code: exitStorage, err: err}
 	}
 	return err

@@ -55,6 +55,9 @@ func (c *stateCommand) run(ctx context.Context, p invocation) error {
 	if errors.As(err, &none) {
 		r = report{state: supervisor.NoState(places[0]), database: places[0]}
 		r.state.Reasons = []string{"No daemon runs, and " + none.Error() + "."}
+	} else if supervisor.IsNoStore(err) {
+		r = report{state: supervisor.NoState(places[0]), database: places[0]}
+		r.state.Reasons = []string{"No daemon runs, and " + err.Error() + "."}
 	} else if err != nil {
 		return err
 	}

@@ -31,7 +31,7 @@ func stateText(s *control.State, last *fatalRecord, paint painter, columns int, 
 	if last != nil {
 		v.row("last fatal", "%s, exit %d: %s", v.ago(&last.Time), last.Code, printable(last.Reason))
 	}
-	if s.Health == control.HealthNotResponding || s.Store.Epoch == "" {
+	if s.Health == control.HealthNotResponding || !s.Running && s.Store.Epoch == "" {
 		return v.b.String() // nothing more is known
 	}
 	v.daemon(s)
@@ -85,8 +85,8 @@ func (v *stateView) headline(s *control.State) {
 
 // totals are what is worth knowing of the whole run.
 func (v *stateView) totals(t *control.Totals) {
-	notes := counted(t.Events, "events recorded") + counted(t.ScansFailed, "snapshots failed") + counted(t.ShortLived, "short-lived not reported") +
-		counted(t.Outages, "times without the store") + counted(t.NotesLost, "notes lost") + counted(t.LogLinesLost, "log lines lost")
+	notes := counted(t.Events, plural(t.Events, "event")+" recorded") + counted(t.ScansFailed, plural(t.ScansFailed, "snapshot")+" failed") + counted(t.ShortLived, "short-lived not reported") +
+		counted(t.Outages, plural(t.Outages, "outage")+" of the store") + counted(t.NotesLost, plural(t.NotesLost, "note")+" lost") + counted(t.LogLinesLost, plural(t.LogLinesLost, "log line")+" lost")
 	if notes != "" {
 		v.row("this run", "%s", strings.TrimPrefix(notes, ", "))
 	}
@@ -149,6 +149,11 @@ func (v *stateView) cycle(c *control.Cycle) {
 
 func (v *stateView) store(state *control.State) {
 	s := &state.Store
+	if s.Epoch == "" {
+		v.row("store", "%s, not opened yet: what it holds is not known", printable(s.Path))
+		v.service(state)
+		return
+	}
 	v.row("store", "%s, %s", printable(s.Path), bytesText(s.Bytes))
 	kept := uint64(0)
 	if s.Head >= s.Floor && s.Head > 0 {
@@ -160,11 +165,17 @@ func (v *stateView) store(state *control.State) {
 	}
 	v.row("", "%d events kept, head %d%s%s", kept, s.Head, owed, counted(s.Removed, "removed by retention"))
 	v.row("", "epoch %s", printable(s.Epoch))
-	if state.Running && !s.InService {
-		v.row("", "%s%s, see above", v.paint.red("out of service"), v.sinceText(s.Since))
-	}
+	v.service(state)
 	if s.QuarantinedTo != "" {
 		v.row("", "a damaged predecessor was set aside %s: %s", v.ago(s.QuarantinedAt), printable(s.QuarantinedTo))
+	}
+}
+
+// service says of a store out of service no more than that: why is among the
+// reasons.
+func (v *stateView) service(state *control.State) {
+	if state.Running && !state.Store.InService {
+		v.row("", "%s%s, see above", v.paint.red("out of service"), v.sinceText(state.Store.Since))
 	}
 }
 
@@ -277,6 +288,14 @@ func because(cause string) string {
 		return ""
 	}
 	return ": " + spaced(cause)
+}
+
+// plural is the word for n of them.
+func plural(n uint64, word string) string {
+	if n == 1 {
+		return word
+	}
+	return word + "s"
 }
 
 func counted[T int | uint64](n T, what string) string {

@@ -44,7 +44,7 @@ func (c *verifyCommand) run(ctx context.Context, p invocation) error {
 func verifyText(place string, v *store.Verification, paint painter) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s\n%d events, sequences %d to %d\n", printable(event.Text(place)), v.Events, v.FirstSeq, v.LastSeq)
-	fmt.Fprintf(&b, "%d processes in the table, %d transitions in the journal\n", v.Processes, v.Transitions)
+	fmt.Fprintf(&b, "%d in the table of processes, %d in the journal of transitions\n", v.Processes, v.Transitions)
 	for _, problem := range v.Problems {
 		fmt.Fprintf(&b, "%s %s\n", paint.red("problem:"), printable(problem.String()))
 	}

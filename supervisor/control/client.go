@@ -139,17 +139,40 @@ func (c *Client) State(ctx context.Context) (*State, error) {
 
 // Events calls fn with each event's JSON line, without its newline, until all
 // were read, fn fails, or ctx ends. The line is valid only during the call. The
-// errors are those of State, [ErrEpoch], [ErrUnavailable] and [ErrBrokenOff].
+// errors are those of OpenEvents and of [EventStream.Each].
 func (c *Client) Events(ctx context.Context, q Query, fn func(line []byte) error) error {
-	if err := c.Ping(ctx); err != nil { // a daemon that hangs is found out in less than a second
-		return err
-	}
-	body, err := c.request(ctx, "/events", q.Values())
+	stream, err := c.OpenEvents(ctx, q)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = body.Close() }()
-	lines := bufio.NewScanner(body)
+	defer stream.Close()
+	return stream.Each(fn)
+}
+
+// OpenEvents asks for events and returns once the daemon has agreed to send them.
+// The errors are those of State, [ErrEpoch] and [ErrUnavailable].
+func (c *Client) OpenEvents(ctx context.Context, q Query) (*EventStream, error) {
+	if err := c.Ping(ctx); err != nil { // a daemon that hangs is found out in less than a second
+		return nil, err
+	}
+	body, err := c.request(ctx, "/events", q.Values())
+	if err != nil {
+		return nil, err
+	}
+	return &EventStream{body}, nil
+}
+
+// EventStream is an answer that goes on.
+type EventStream struct{ body io.ReadCloser }
+
+// Close ends it.
+func (s *EventStream) Close() { _ = s.body.Close() }
+
+// Each calls fn with each event's JSON line, without its newline, until all were
+// read or fn fails. The line is valid only during the call. [ErrBrokenOff] says
+// that there were more.
+func (s *EventStream) Each(fn func(line []byte) error) error {
+	lines := bufio.NewScanner(s.body)
 	lines.Buffer(make([]byte, 0, 64<<10), 8<<20) // an event of 64 KiB is at most some times that in JSON
 	for lines.Scan() {
 		if err := fn(lines.Bytes()); err != nil {

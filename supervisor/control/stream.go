@@ -40,7 +40,7 @@ func (s *Server) serveEvents(w http.ResponseWriter, r *http.Request) {
 		err = errors.New("parameter newest needs a limit")
 	}
 	if err != nil {
-		s.fail(w, http.StatusBadRequest, err.Error(), "see docs/operations.md")
+		s.fail(w, http.StatusBadRequest, err.Error(), "the parameters are the flags of `procmond events`: see docs/cli.md")
 		return
 	}
 	if q.Follow {

@@ -84,7 +84,7 @@ func parseFile(table []Setting, name string, text []byte) (map[string][]given, F
 	root, err := parseYAML(text)
 	if err != nil {
 		line, what := placeOf(err, text)
-		return nil, Faults{{Origin: fmt.Sprintf("file %s:%d", name, line), What: what}}
+		return nil, Faults{{Origin: fmt.Sprintf("file %s:%d", name, line), What: what, line: line}}
 	}
 	if root == nil {
 		return nil, nil
@@ -134,7 +134,7 @@ type fileParser struct {
 }
 
 func (p *fileParser) fault(at *yaml.Node, key, format string, args ...any) {
-	p.faults = append(p.faults, Fault{Origin: p.origin(at, key), What: fmt.Sprintf(format, args...)})
+	p.faults = append(p.faults, Fault{Origin: p.origin(at, key), What: fmt.Sprintf(format, args...), line: at.Line})
 }
 
 func (p *fileParser) origin(at *yaml.Node, key string) string {
@@ -161,7 +161,7 @@ func (p *fileParser) entry(key, value *yaml.Node) {
 	p.lines[s.Name] = key.Line
 	texts, ok := p.texts(s, key, value)
 	if ok {
-		p.found[s.Name] = []given{{origin: p.origin(value, s.Key()), texts: texts}}
+		p.found[s.Name] = []given{{origin: p.origin(value, s.Key()), line: value.Line, texts: texts}}
 	}
 }
 

@@ -61,9 +61,10 @@ func parseDuration(unit, lowest, highest time.Duration, zero bool, field func(*V
 	}
 }
 
-// duration also knows days, which time.ParseDuration does not.
+// duration also knows days, which time.ParseDuration does not, and numbers of a
+// unit; with the unit 0 a number is no duration.
 func duration(s string, unit time.Duration) (time.Duration, error) {
-	if n, err := strconv.ParseInt(s, 10, 64); err == nil {
+	if n, err := strconv.ParseInt(s, 10, 64); err == nil && unit > 0 {
 		return scale(n, unit)
 	}
 	if days, ok := strings.CutSuffix(s, "d"); ok {

@@ -1,6 +1,7 @@
 package settings
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -27,6 +28,7 @@ type Fault struct {
 	What   string
 	// Usage says that it is the command line that is wrong.
 	Usage bool
+	line  int // of the file, 0 elsewhere
 }
 
 func (f Fault) Error() string { return f.Origin + ": " + f.What }
@@ -56,11 +58,12 @@ func (f Faults) Error() string { return strings.Join(f.Lines(), "\n") }
 type given struct {
 	origin string
 	usage  bool
+	line   int // of the file, 0 elsewhere
 	texts  []string
 }
 
 // Resolve returns the settings in force, whatever is wrong, and names in faults
-// everything that is. Warnings are for what has no effect but was perhaps meant
+// everything that is, that of the file in its order. Warnings are for what has no effect but was perhaps meant
 // to have one. It reads the configuration file and does no other I/O.
 func Resolve(in Input) (v Values, faults Faults, warnings []string) {
 	table := Table()
@@ -83,6 +86,7 @@ func Resolve(in Input) (v Values, faults Faults, warnings []string) {
 			}
 		}
 	}
+	slices.SortStableFunc(faults, func(a, b Fault) int { return cmp.Compare(a.line, b.line) })
 	return v, faults, warnings
 }
 
@@ -107,7 +111,7 @@ func (s *Setting) apply(v *Values, g given) *Fault {
 	}
 	if err != nil {
 		shown := strings.Join(g.texts, ", ")
-		return &Fault{Origin: g.origin, What: fmt.Sprintf("%q: %s", clip(shown), oneLine(err)), Usage: g.usage}
+		return &Fault{Origin: g.origin, What: fmt.Sprintf("%q: %s", clip(shown), oneLine(err)), Usage: g.usage, line: g.line}
 	}
 	*v = next
 	return nil

@@ -212,6 +212,8 @@ func TestValues(t *testing.T) {
 		{"retention", "0,1GiB", "0s,1073741824"},
 		{"retention", "24h,0", "24h0m0s,0"},
 		{"retention", "1GiB,1GiB", ""},
+		{"retention", "5", ""},
+		{"retention", "-5,1GiB", ""},
 		{"retention", "1h,1h", ""},
 		{"retention", "1h,1GiB,1h", ""},
 		{"retention", "30s", ""},
