@@ -27,9 +27,11 @@ type Copy struct {
 }
 
 // OpenCopy opens the store in dir for reading, which no daemon may have open. Under
-// the store's lock it makes a copy beside it, of hard links, and lets go. What copies of dead processes left behind is removed. Errors
-// are those of [Inspect], and damage, for which [IsDamaged] is true: no daemon could
-// open it, or it can not be read at all. The caller must call Close.
+// the store's lock it makes a copy beside it, of hard links, and lets go. What copies
+// of dead processes left behind is removed. Of a store with a damaged log it reads
+// what comes before the damage, see Damage. Errors are those of [Inspect], and
+// damage, for which [IsDamaged] is true: it can not be read at all. The caller must
+// call Close.
 func OpenCopy(ctx context.Context, dir string) (*Copy, error) {
 	dir = filepath.Clean(dir)
 	id, lock, err := lockForReading(ctx, readFS(), dir)
@@ -57,6 +59,9 @@ func (c *Copy) open(ctx context.Context, from, dir string, id identity) (*Copy, 
 	err := ctx.Err()
 	if err == nil {
 		c.reading, err = openReading(readFS(), from, dir, id, c.lock)
+	}
+	if isCorruption(err) && c.dir != "" {
+		c.reading, err = openCut(c.dir, dir, id, c.lock, err)
 	}
 	if err != nil {
 		return nil, errors.Join(err, c.discard())
@@ -128,6 +133,10 @@ func removeAbandoned(dir string) {
 func isNotCopied(name string) bool {
 	return name == lockFile || name == ballastFile || name == identityNewFile
 }
+
+// Damage says what keeps some of the store from being read, nil if nothing is known
+// to.
+func (c *Copy) Damage() error { return c.reading.damage }
 
 // Query is [Store.Query] on the copy.
 func (c *Copy) Query(ctx context.Context, q Query, fn func(*event.Event) error) error {

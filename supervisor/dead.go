@@ -59,9 +59,12 @@ func IsNoStore(err error) bool { return errors.Is(err, fs.ErrNotExist) }
 func reportOf(in *store.Inspection) *control.State {
 	s := blank(in.Stats.Path)
 	s.BootID = in.BootID
-	s.Clean = &in.Clean
+	if in.Damage == "" { // else it can not be told
+		s.Clean = &in.Clean
+	}
 	s.AsOf = control.At(latest(in.AsOf, in.CleanAt, in.LastEvent))
 	s.Store = storeState(in.Stats)
+	s.Store.Reason = in.Damage
 	if in.Stats.Owed {
 		s.Mode = modeCoordinated
 	}

@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -222,9 +223,11 @@ func TestServiceManagerHears(t *testing.T) {
 	t.Parallel()
 	r := start(t, nil)
 	var ready, alive int
-	for ready == 0 {
+	var status string
+	for ready == 0 || !strings.HasPrefix(status, "healthy, running: 1 processes, ") {
 		select {
 		case n := <-r.notices:
+			status = cmp.Or(n.Status, status)
 			if n.Alive {
 				alive++
 			}
@@ -235,7 +238,7 @@ func TestServiceManagerHears(t *testing.T) {
 				}
 			}
 		case <-time.After(patience):
-			t.Fatal("never ready")
+			t.Fatalf("never ready, or never said to be well: status %q", status)
 		}
 	}
 	if alive == 0 {
@@ -322,6 +325,10 @@ func TestHangIsNamedThenAborted(t *testing.T) {
 	if state.Health != control.HealthUnhealthy || !strings.Contains(fmt.Sprint(state.Reasons), "collection/collector") {
 		t.Errorf("health %s, reasons %v", state.Health, state.Reasons)
 	}
+	for len(r.notices) > 0 {
+		<-r.notices
+	}
+	<-r.notices // this one may have been under way
 	select {
 	case reason := <-r.aborted:
 		if !strings.Contains(reason, "collection/collector") {
@@ -329,6 +336,14 @@ func TestHangIsNamedThenAborted(t *testing.T) {
 		}
 	case <-time.After(patience):
 		t.Fatal("the watchdog does not bite")
+	}
+	if len(r.notices) == 0 {
+		t.Error("the watchdog said nothing meanwhile")
+	}
+	for len(r.notices) > 0 {
+		if n := <-r.notices; n.Alive {
+			t.Error("alive without progress")
+		}
 	}
 	close(release)
 }

@@ -3,6 +3,7 @@ package supervisor
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -85,7 +86,7 @@ const suspension = 5 * watchEvery
 // announce tells the service manager what changed, and that there is progress
 // if that is proven: no service hangs.
 func (w *watchdog) announce(h Health) {
-	n := Notice{Alive: len(w.s.tree.Hung()) == 0}
+	n := Notice{Alive: len(w.hung()) == 0}
 	if !w.ready && w.s.ready() {
 		w.ready, n.Ready = true, true
 	}
@@ -130,17 +131,20 @@ func (w *watchdog) abortOnHang() {
 	if !w.resumed.IsZero() && time.Since(w.resumed) < limit {
 		return
 	}
-	waits := !w.s.cfg.Store.Stats().InService
-	for _, hung := range w.s.tree.Hung() {
-		if waits && hung.Path == collectorPath {
-			continue // it waits for the store, which watches its own writes
-		}
+	for _, hung := range w.hung() {
 		if hung.BeatAge >= limit {
 			w.s.cfg.Abort(fmt.Sprintf("service %s has made no progress for %s, in %s",
 				hung.Path, round(hung.BeatAge), orUnknown(hung.Activity)))
 			return
 		}
 	}
+}
+
+// hung are the services without progress. A collector that waits for the store is
+// none of them: the store watches its own writes, and a full disk ends nobody.
+func (w *watchdog) hung() []tree.Status {
+	waits := !w.s.cfg.Store.Stats().InService
+	return slices.DeleteFunc(w.s.tree.Hung(), func(s tree.Status) bool { return waits && s.Path == collectorPath })
 }
 
 // ready reports whether the daemon does its job: the first snapshot is durable,

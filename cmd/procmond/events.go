@@ -79,10 +79,14 @@ func (p invocation) eventsOfStore(ctx context.Context, place string, query contr
 		return err
 	}
 	var buf []byte
-	return c.Query(ctx, supervisor.StoreQuery(query), func(e *event.Event) error {
+	err = c.Query(ctx, supervisor.StoreQuery(query), func(e *event.Event) error {
 		buf = event.AppendJSON(buf[:0], e)
 		return show(buf)
 	})
+	if damage := c.Damage(); err == nil && damage != nil {
+		return &exitError{code: exitDegraded, err: fmt.Errorf("what is shown may not be all: %w", damage), hint: "`procmond store verify` says what is left."}
+	}
+	return err
 }
 
 // printer writes one event, given in its JSON form.

@@ -100,6 +100,9 @@ func (v *stateView) row(name, format string, args ...any) {
 
 func (v *stateView) daemon(s *control.State) {
 	c := &s.Collector
+	if c.State == "" { // a store that does not tell
+		return
+	}
 	v.row("collector", "%s%s%s", spaced(c.State), v.sinceText(c.Since), because(c.Cause))
 	if c.LastError != "" && s.Store.InService { // else it is the store's, and among the reasons
 		v.row("", "last error: %s", printable(c.LastError))
@@ -152,6 +155,10 @@ func (v *stateView) store(state *control.State) {
 	if s.Epoch == "" {
 		v.row("store", "%s, not opened yet: what it holds is not known", printable(s.Path))
 		v.service(state)
+		return
+	}
+	if !state.Running && s.Reason != "" {
+		v.row("store", "%s, damaged: `procmond store verify` says what is left", printable(s.Path))
 		return
 	}
 	v.row("store", "%s, %s", printable(s.Path), bytesText(s.Bytes))
