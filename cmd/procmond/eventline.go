@@ -47,11 +47,14 @@ type eventLines struct {
 	paint painter
 	width int  // columns of the terminal, 0 is no limit
 	date  bool // the day too, not only the time
+	// now is what times without a day are read against; zero is no matter.
+	now time.Time
 }
 
 const (
-	clockFormat = "15:04:05.000"
-	dayFormat   = "2006-01-02 15:04:05.000"
+	clockFormat   = "15:04:05.000"
+	longAgoFormat = "Jan _2 15:04" // as long
+	dayFormat     = "2006-01-02 15:04:05.000"
 )
 
 // header names the columns.
@@ -69,10 +72,7 @@ func (l eventLines) line(encoded []byte) (string, error) {
 	if err := json.Unmarshal(encoded, &e); err != nil {
 		return "", fmt.Errorf("decode event: %w", err)
 	}
-	layout := clockFormat
-	if l.date {
-		layout = dayFormat
-	}
+	layout := l.layout(e.Time)
 	kind := fmt.Sprintf("%-6s", printable(e.Kind))
 	columns := fmt.Sprintf(" %7s %7s %5s ", number(e.PID), number(e.PPID), number(e.UID))
 	rest := 0
@@ -81,6 +81,19 @@ func (l eventLines) line(encoded []byte) (string, error) {
 	}
 	what := shorten(printable(e.what()), rest)
 	return l.paint.faint(e.Time.Local().Format(layout)) + " " + l.kind(kind) + columns + what + "\n", nil
+}
+
+// layout is how a time is written. Where the day is left out and the time is not
+// of the last hours (the start of an old process), the day is what matters, as in
+// ls(1).
+func (l eventLines) layout(at time.Time) string {
+	switch {
+	case l.date:
+		return dayFormat
+	case !l.now.IsZero() && l.now.Sub(at).Abs() > 12*time.Hour:
+		return longAgoFormat
+	}
+	return clockFormat
 }
 
 func (l eventLines) kind(k string) string {

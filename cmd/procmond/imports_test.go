@@ -1,6 +1,7 @@
 package main
 
 import (
+	"os"
 	"os/exec"
 	"strings"
 	"testing"
@@ -47,9 +48,14 @@ var owners = map[string]string{
 	"github.com/synadia-io/orbit.go": "bus",
 }
 
-func goList(t *testing.T, args ...string) []string {
+// systems are those that have files of their own.
+var systems = []string{"linux", "darwin", "freebsd"}
+
+func goList(t *testing.T, system string, args ...string) []string {
 	t.Helper()
-	out, err := exec.Command("go", append([]string{"list"}, args...)...).CombinedOutput()
+	cmd := exec.Command("go", append([]string{"list"}, args...)...)
+	cmd.Env = append(os.Environ(), "GOOS="+system, "CGO_ENABLED=0")
+	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("go list %v: %v\n%s", args, err, out)
 	}
@@ -59,7 +65,14 @@ func goList(t *testing.T, args ...string) []string {
 // TestImportLevels holds the graph of packages to its levels, and each
 // third-party library to the one package that owns it.
 func TestImportLevels(t *testing.T) {
-	lines := goList(t, "-f", `{{.ImportPath}} {{join .Imports " "}}`, module+"...")
+	for _, system := range systems {
+		t.Run(system, func(t *testing.T) { checkImports(t, system) })
+	}
+}
+
+func checkImports(t *testing.T, system string) {
+	t.Helper()
+	lines := goList(t, system, "-f", `{{.ImportPath}} {{join .Imports " "}}`, module+"...")
 	if len(lines) < 8 {
 		t.Fatalf("go list sees %d packages only: %v", len(lines), lines)
 	}
@@ -100,10 +113,12 @@ func checkOwner(t *testing.T, pkg, imported string) {
 
 // TestLinked looks at what the program really links.
 func TestLinked(t *testing.T) {
-	for _, dep := range goList(t, "-deps", module+"cmd/procmond") {
-		for _, banned := range []string{"github.com/nats-io/nats-server", "net/http/pprof", "testing"} {
-			if dep == banned || strings.HasPrefix(dep, banned+"/") {
-				t.Errorf("procmond links %s", dep)
+	for _, system := range systems {
+		for _, dep := range goList(t, system, "-deps", module+"cmd/procmond") {
+			for _, banned := range []string{"github.com/nats-io/nats-server", "net/http/pprof", "testing"} {
+				if dep == banned || strings.HasPrefix(dep, banned+"/") {
+					t.Errorf("procmond links %s on %s", dep, system)
+				}
 			}
 		}
 	}

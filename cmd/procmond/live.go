@@ -6,6 +6,7 @@ import (
 	"io"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"daemoneye.dev/procmond/collect/event"
 )
@@ -84,6 +85,7 @@ func (v *liveView) read(ctx context.Context) (lines string, next uint64, err err
 			return fmt.Errorf("event %d: %w", seq, err)
 		}
 		e.Seq = seq
+		v.lines.now = time.Now()
 		line, err := v.lines.line(event.AppendJSON(nil, &e))
 		b.WriteString(line)
 		next = seq + 1

@@ -141,6 +141,10 @@ func TestEventLines(t *testing.T) {
 			t.Errorf("%s: got %q (%v), want %q", c.name, got, err, c.want)
 		}
 	}
+	old := eventLines{now: time.Date(2026, 3, 2, 11, 59, 58, 0, time.UTC)}
+	if got, err := old.line([]byte(`{"kind":"stop","time":"2026-03-01T11:59:58Z","pid":12,"exe":"/bin/x"}`)); err != nil || got != "Mar  1 11:59 stop        12       -     - /bin/x\n" {
+		t.Errorf("of yesterday: %q (%v)", got, err)
+	}
 	short, err := eventLines{width: 70}.line([]byte(strings.Replace(startEvent, `hosts"`, strings.Repeat("é", 500)+`"`, 1)))
 	if n := len([]rune(short)); err != nil || n > 71 {
 		t.Errorf("a line of %d characters on a terminal of 70 (%v)", n, err)
