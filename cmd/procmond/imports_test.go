@@ -55,9 +55,11 @@ func goList(t *testing.T, system string, args ...string) []string {
 	t.Helper()
 	cmd := exec.Command("go", append([]string{"list"}, args...)...)
 	cmd.Env = append(os.Environ(), "GOOS="+system, "CGO_ENABLED=0")
-	out, err := cmd.CombinedOutput()
+	var notes strings.Builder // what is downloaded, too
+	cmd.Stderr = &notes
+	out, err := cmd.Output()
 	if err != nil {
-		t.Fatalf("go list %v: %v\n%s", args, err, out)
+		t.Fatalf("go list %v: %v\n%s", args, err, &notes)
 	}
 	return strings.Split(strings.TrimSpace(string(out)), "\n")
 }
