@@ -152,7 +152,7 @@ func parse(p invocation) (runnable, error) {
 			return ps.selected(kctx)
 		}
 		if err == nil {
-			return nil, ps.withSettings(p, faults)
+			return nil, ps.withSettings(p, append(faults, ps.faultsOf(kctx)...))
 		}
 		fault, rest := usageFault(err, args, ps.commands())
 		faults = append(faults, fault)
@@ -180,6 +180,24 @@ func (ps *parser) selected(kctx *kong.Context) (runnable, error) {
 		ps.line.Run.config, ps.line.Run.values = flagValues(ps.flags)
 	}
 	return command, nil
+}
+
+// faultsOf is what the command that was asked for finds wrong with the rest of its
+// flags.
+func (ps *parser) faultsOf(kctx *kong.Context) settings.Faults {
+	var faults settings.Faults
+	command, _ := ps.selected(kctx) // that there is none is said elsewhere
+	checked, ok := command.(interface{ check() error })
+	if !ok {
+		return nil
+	}
+	if err := checked.check(); err != nil {
+		for line := range strings.SplitSeq(err.Error(), "\n") {
+			origin, what, _ := strings.Cut(line, ": ")
+			faults = append(faults, settings.Fault{Origin: origin, What: what, Usage: true})
+		}
+	}
+	return faults
 }
 
 // withSettings adds what is wrong with the settings: whoever mends a command
@@ -213,6 +231,21 @@ func without(args []string, flag string) []string {
 	return nil
 }
 
+// withoutValue is a command line without the flag to which kong found a wrong value;
+// nil if it is not there as such.
+func withoutValue(args []string, flag, problem string) []string {
+	for i, arg := range args {
+		value, attached := strings.CutPrefix(arg, flag+"=")
+		switch {
+		case attached && strings.HasSuffix(problem, strconv.Quote(value)):
+			return slices.Concat(args[:i], args[i+1:])
+		case arg == flag && i+1 < len(args) && strings.HasSuffix(problem, strconv.Quote(args[i+1])):
+			return slices.Concat(args[:i], args[i+2:])
+		}
+	}
+	return nil
+}
+
 // usageFault explains an error of kong. rest is the command line without what is
 // wrong, so that the next fault can be found; nil if that can not be said.
 func usageFault(err error, args, commands []string) (fault settings.Fault, rest []string) {
@@ -220,6 +253,9 @@ func usageFault(err error, args, commands []string) (fault settings.Fault, rest 
 	if got := regexp.MustCompile(`^(--?\S+): expected .* value but got "(.*)" \(.*\)`).FindStringSubmatch(err.Error()); got != nil {
 		what := fmt.Sprintf("%q looks like a flag: write %s=%s if it is the value", got[2], got[1], got[2])
 		return settings.Fault{Origin: "flag " + got[1], What: what, Usage: true}, without(args, got[1])
+	}
+	if got := regexp.MustCompile(`^(--\S+?):? ((?:expected|must be|bool value) .*)$`).FindStringSubmatch(err.Error()); got != nil {
+		return settings.Fault{Origin: "flag " + got[1], What: got[2], Usage: true}, withoutValue(args, got[1], got[2])
 	}
 	unknown := regexp.MustCompile(`^unknown flag (--?\S+?)(,.*)?$`).FindStringSubmatch(err.Error())
 	if unknown == nil {

@@ -98,11 +98,21 @@ func checkPath(database string) error {
 			}
 		case err == nil, path == filepath.Dir(path):
 			return nil
+		case errors.Is(err, unix.ELOOP) && !isLoop(filepath.Dir(path)):
+			return &exitError{
+				code: exitStorage, err: fmt.Errorf("database %s: %s is a symbolic link that leads to itself", database, path),
+				hint: "Remove the link, or give another path with --database.",
+			}
 		}
 		if target := linkToNothing(path); target != "" {
 			return danglingLink(database, path, target)
 		}
 	}
+}
+
+func isLoop(path string) bool {
+	_, err := os.Stat(path)
+	return errors.Is(err, unix.ELOOP)
 }
 
 // linkToNothing is what a dangling symbolic link names; empty if path is none.

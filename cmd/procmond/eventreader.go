@@ -26,11 +26,14 @@ type eventReader struct {
 	// check is what must hold of a daemon before the first events are asked for.
 	check func(context.Context, *control.Client, control.Query) error
 
-	shown   int    // since the query was last changed
-	last    []byte // the line shown last, if shown is not 0
-	met     bool   // a daemon has agreed to send events
-	resumed bool   // the query goes on behind what was shown
-	missing bool   // the daemon has gone
+	shown int    // since the query was last changed
+	last  []byte // the line shown last, if shown is not 0
+	// Where the store stood when the answer in work began.
+	epoch   event.Epoch
+	head    uint64
+	met     bool // a daemon has agreed to send events
+	resumed bool // the query goes on behind what was shown
+	missing bool // the daemon has gone
 }
 
 // run returns nil when all was shown, else why it ended. The error is as of
@@ -79,6 +82,7 @@ func (r *eventReader) ask(ctx context.Context, place string, c *control.Client) 
 	}
 	defer stream.Close()
 	r.met, r.places = true, []string{place}
+	r.epoch, r.head = stream.Epoch, stream.Head
 	if r.missing {
 		r.missing = false
 		r.note("the daemon is back")
@@ -102,10 +106,11 @@ func isAway(err error) bool {
 // resume makes the query ask for what was not shown yet. done says that there is
 // nothing of it left to be asked for.
 func (r *eventReader) resume() (done bool, err error) {
+	q := &r.query
 	if r.shown == 0 {
+		r.resumeUnseen()
 		return false, nil
 	}
-	q := &r.query
 	if q.AfterEpoch, q.After, err = r.position(); err != nil {
 		return false, err
 	}
@@ -118,6 +123,21 @@ func (r *eventReader) resume() (done bool, err error) {
 	}
 	q.Newest, r.resumed, r.shown = false, true, 0
 	return done, nil
+}
+
+// resumeUnseen goes on where nothing was shown: nothing up to where the store stood
+// was wanted by who follows the newest, and with another epoch it begins anew.
+func (r *eventReader) resumeUnseen() {
+	q := &r.query
+	if r.epoch.IsZero() {
+		return
+	}
+	if q.Newest && q.Follow {
+		q.After, q.Newest, q.Limit = r.head, false, 0
+	}
+	if !q.Newest {
+		q.AfterEpoch, r.resumed = r.epoch, true
+	}
 }
 
 // position is that of the event shown last.

@@ -75,6 +75,7 @@ func (d *scriptedDaemon) send(from, to uint64, breakOff bool) func(http.Response
 			_, _ = fmt.Fprintf(w, `{"seq":%d,"epoch":%q}`+"\n", seq, d.epoch.String())
 		}
 		if breakOff {
+			_, _ = fmt.Fprintf(w, `{"seq":%d,"epo`, to+1) // in the middle of a line
 			_ = http.NewResponseController(w).Flush()
 			panic(http.ErrAbortHandler)
 		}
@@ -191,6 +192,43 @@ func TestFollowerWaitsForTheNextDaemon(t *testing.T) {
 	}
 	if q := d.asked[len(d.asked)-1]; q.Get("limit") != "" || q.Get("newest") != "" || q.Get("after") != "2" {
 		t.Errorf("asked last for %v", q)
+	}
+}
+
+// A follower whose filter has matched nothing so far misses nothing over a restart.
+func TestFollowerWithNothingShownGoesOn(t *testing.T) {
+	for name, q := range map[string]control.Query{
+		"newest": {Follow: true, Newest: true, Limit: 1, Exe: "x"},
+		"all":    {Follow: true, Exe: "x"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var d *scriptedDaemon
+			stop := errors.New("enough")
+			d, database := newScriptedDaemon(t,
+				func(w http.ResponseWriter, q url.Values) {
+					w.Header().Set("Procmond-Epoch", d.epoch.String())
+					w.Header().Set("Procmond-Head", "41")
+					d.send(1, 0, true)(w, q)
+				},
+				func(w http.ResponseWriter, q url.Values) { d.send(42, 44, true)(w, q) })
+			r := newReading(database, q)
+			show := r.show
+			r.show = func(line []byte) error {
+				_ = show(line)
+				if len(r.seqs) == 3 {
+					return stop
+				}
+				return nil
+			}
+			if err := r.run(t.Context()); !errors.Is(err, stop) {
+				t.Fatal(err)
+			}
+			r.want(t, 42, 44)
+			asked := d.asked[1]
+			if asked.Get("newest") != "" || asked.Get("after_epoch") != d.epoch.String() || name == "newest" && asked.Get("after") != "41" {
+				t.Errorf("asked for %v", asked)
+			}
+		})
 	}
 }
 

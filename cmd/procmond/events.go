@@ -125,6 +125,12 @@ func (c *eventsCommand) limit() int {
 	return 100
 }
 
+// check returns every fault of the flags.
+func (c *eventsCommand) check() error {
+	_, err := c.query(time.Now())
+	return err
+}
+
 // query names every fault of the flags.
 func (c *eventsCommand) query(now time.Time) (control.Query, error) {
 	limit := c.limit()

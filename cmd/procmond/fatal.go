@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/sirupsen/logrus"
+	"golang.org/x/sys/unix"
 
 	"daemoneye.dev/procmond/store"
 )
@@ -97,11 +98,15 @@ func writeFatal(database string, r fatalRecord) error {
 // readFatal returns nil if the last run did not end that way, or nothing can be
 // read of it.
 func readFatal(database string) *fatalRecord {
-	f, err := os.Open(database + fatalSuffix)
+	// What stands there may be a pipe, which must not hold anybody up.
+	f, err := os.OpenFile(database+fatalSuffix, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil
 	}
 	defer func() { _ = f.Close() }() // only read
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		return nil
+	}
 	var r fatalRecord
 	if json.NewDecoder(io.LimitReader(f, 1<<20)).Decode(&r) != nil {
 		return nil
@@ -111,7 +116,8 @@ func readFatal(database string) *fatalRecord {
 
 // forgetFatal removes the side file after an ordered end.
 func forgetFatal(database string) error {
-	if err := os.Remove(database + fatalSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	err := os.Remove(database + fatalSuffix)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENAMETOOLONG) { // then there never was one
 		return fmt.Errorf("remove reason of an earlier end: %w", err)
 	}
 	return nil

@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/sirupsen/logrus"
+	"golang.org/x/sys/unix"
 
 	"daemoneye.dev/procmond/store"
 )
@@ -29,5 +31,20 @@ func TestStorageExitCodes(t *testing.T) {
 		if got != want {
 			t.Errorf("%v: exit %d, want %d", reason, got, want)
 		}
+	}
+}
+
+// TestReasonThatIsNone: what stands in the place of the reason holds nobody up.
+func TestReasonThatIsNone(t *testing.T) {
+	dir := t.TempDir()
+	database := filepath.Join(dir, "p.db")
+	if err := unix.Mkfifo(database+fatalSuffix, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if r := readFatal(database); r != nil {
+		t.Errorf("a pipe says %+v", r)
+	}
+	if err := forgetFatal(filepath.Join(dir, strings.Repeat("x", 254))); err != nil {
+		t.Errorf("a name too long for a reason: %v", err)
 	}
 }

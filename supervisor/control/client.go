@@ -2,6 +2,7 @@ package control
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -13,9 +14,12 @@ import (
 	"net/url"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
+
+	"daemoneye.dev/procmond/collect/event"
 )
 
 // answerTimeout is how long a daemon may take to say what state it is in before
@@ -155,15 +159,28 @@ func (c *Client) OpenEvents(ctx context.Context, q Query) (*EventStream, error) 
 	if err := c.Ping(ctx); err != nil { // a daemon that hangs is found out in less than a second
 		return nil, err
 	}
-	body, err := c.request(ctx, "/events", q.Values())
+	response, err := c.ask(ctx, "/events", q.Values()) //nolint:bodyclose // EventStream.Close does
 	if err != nil {
 		return nil, err
 	}
-	return &EventStream{body}, nil
+	s := &EventStream{body: response.Body}
+	epoch, epochErr := event.ParseEpoch(response.Header.Get(headerEpoch))
+	head, headErr := strconv.ParseUint(response.Header.Get(headerHead), 10, 64)
+	if epochErr == nil && headErr == nil {
+		s.Epoch, s.Head = epoch, head
+	}
+	return s, nil
 }
 
 // EventStream is an answer that goes on.
-type EventStream struct{ body io.ReadCloser }
+type EventStream struct {
+	// Epoch and Head are where the store stood when the answer began; zero if the
+	// daemon does not tell.
+	Epoch event.Epoch
+	Head  uint64
+
+	body io.ReadCloser
+}
 
 // Close ends it.
 func (s *EventStream) Close() { _ = s.body.Close() }
@@ -174,6 +191,7 @@ func (s *EventStream) Close() { _ = s.body.Close() }
 func (s *EventStream) Each(fn func(line []byte) error) error {
 	lines := bufio.NewScanner(s.body)
 	lines.Buffer(make([]byte, 0, 64<<10), 8<<20) // an event of 64 KiB is at most some times that in JSON
+	lines.Split(wholeLines)
 	for lines.Scan() {
 		if err := fn(lines.Bytes()); err != nil {
 			return err
@@ -185,8 +203,29 @@ func (s *EventStream) Each(fn func(line []byte) error) error {
 	return nil
 }
 
+// wholeLines splits into lines, and never gives the half of one: an answer may be
+// broken off anywhere.
+func wholeLines(data []byte, atEnd bool) (advance int, line []byte, err error) {
+	if i := bytes.IndexByte(data, '\n'); i >= 0 {
+		return i + 1, data[:i], nil
+	}
+	if atEnd && len(data) > 0 {
+		return 0, nil, io.ErrUnexpectedEOF
+	}
+	return 0, nil, nil
+}
+
 // request returns the body of a good answer.
 func (c *Client) request(ctx context.Context, path string, query url.Values) (io.ReadCloser, error) {
+	response, err := c.ask(ctx, path, query)
+	if err != nil {
+		return nil, err
+	}
+	return response.Body, nil
+}
+
+// ask returns a good answer, whose body the caller must close.
+func (c *Client) ask(ctx context.Context, path string, query url.Values) (*http.Response, error) {
 	target := url.URL{Scheme: "http", Host: "procmond", Path: path, RawQuery: query.Encode()}
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, target.String(), nil)
 	if err != nil {
@@ -197,7 +236,7 @@ func (c *Client) request(ctx context.Context, path string, query url.Values) (io
 		return nil, c.explain(ctx, err)
 	}
 	if response.StatusCode < 300 {
-		return response.Body, nil
+		return response, nil
 	}
 	defer func() { _ = response.Body.Close() }()
 	return nil, refusal(response)

@@ -2,8 +2,10 @@ package control
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -117,5 +119,42 @@ func TestBrokenPipeOfTheSocketIsNotTheCallers(t *testing.T) {
 		if !errors.Is(err, ErrBusy) || errors.Is(err, syscall.EPIPE) {
 			t.Fatalf("%v, want ErrBusy and no broken pipe", err)
 		}
+	}
+}
+
+// TestMalformedParametersAreRefused: what can not be read must not be left out.
+func TestMalformedParametersAreRefused(t *testing.T) {
+	r := serve(t, nil)
+	r.daemon.grow(3)
+	for _, target := range []string{"/events?limit=%zz", "/events?limit=1;follow=1", "/healthz?strict=%zz"} {
+		conn := r.connect(t)
+		if _, err := fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", target); err != nil {
+			t.Fatal(err)
+		}
+		if answer, _ := io.ReadAll(conn); !strings.HasPrefix(string(answer), "HTTP/1.1 400 ") {
+			t.Errorf("%s: %.60q", target, answer)
+		}
+	}
+}
+
+// TestSlowReaderGetsWholeLines: an answer that is broken off in the middle of a line
+// gives nothing of it.
+func TestSlowReaderGetsWholeLines(t *testing.T) {
+	r := serveLimited(t, nil, func(s *Server) { s.limits.write = 50 * time.Millisecond })
+	r.daemon.growBy(2000, strings.Repeat("x", 4096)) // more than the socket holds
+	n := 0
+	err := r.client.Events(t.Context(), Query{}, func(line []byte) error {
+		if n++; n == 1 {
+			for r.slow.Load() == 0 { // until the server has lost its patience
+				<-time.After(time.Millisecond)
+			}
+		}
+		if !json.Valid(line) {
+			t.Errorf("line %d is cut: %.20q … %.20q", n, line, line[max(0, len(line)-20):])
+		}
+		return nil
+	})
+	if !errors.Is(err, ErrBrokenOff) || n == 0 || n == 2000 {
+		t.Errorf("%d lines, %v", n, err)
 	}
 }

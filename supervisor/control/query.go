@@ -70,6 +70,17 @@ func (q Query) Values() url.Values {
 	return v
 }
 
+// parseRaw parses the text behind the question mark. url.URL.Query would leave out
+// what is not well-formed, so that a condition would be lost without a word.
+func parseRaw[T any](raw string, parse func(url.Values) (T, error)) (T, error) {
+	values, err := url.ParseQuery(raw)
+	if err != nil {
+		var none T
+		return none, fmt.Errorf("parameters: %w", err)
+	}
+	return parse(values)
+}
+
 // ParseQuery reads URL parameters; the error names every fault.
 func ParseQuery(v url.Values) (Query, error) {
 	p := parser{values: v}

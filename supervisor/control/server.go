@@ -309,7 +309,7 @@ func (s *Server) serveState(w http.ResponseWriter, _ *http.Request) {
 }
 
 func (s *Server) serveHealth(w http.ResponseWriter, r *http.Request) {
-	strict, err := parseStrict(r.URL.Query())
+	strict, err := parseRaw(r.URL.RawQuery, parseStrict)
 	if err != nil {
 		s.fail(w, http.StatusBadRequest, err.Error(), "try /healthz or /healthz?strict=1")
 		return

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"strconv"
 	"time"
 
 	"daemoneye.dev/procmond/collect/event"
@@ -19,6 +20,13 @@ const (
 	// chunkBytes ends a chunk early, so that events at their size limit do not
 	// add up in memory.
 	chunkBytes = 1 << 20
+)
+
+// The headers of an answer say where the store stood when it began, so that a
+// client that was shown nothing knows where to go on.
+const (
+	headerEpoch = "Procmond-Epoch"
+	headerHead  = "Procmond-Head"
 )
 
 // errChunkFull ends a query whose results fill a chunk.
@@ -35,7 +43,7 @@ type stream struct {
 }
 
 func (s *Server) serveEvents(w http.ResponseWriter, r *http.Request) {
-	q, err := ParseQuery(r.URL.Query())
+	q, err := parseRaw(r.URL.RawQuery, ParseQuery)
 	if err == nil && q.Newest && q.Limit == 0 {
 		err = errors.New("parameter newest needs a limit")
 	}
@@ -85,6 +93,8 @@ func (st *stream) run(ctx context.Context, q Query) error {
 	if q.AfterEpoch.IsZero() { // all of one answer is of one epoch
 		q.AfterEpoch = st.server.cfg.Events.Epoch()
 	}
+	st.w.Header().Set(headerEpoch, q.AfterEpoch.String())
+	st.w.Header().Set(headerHead, strconv.FormatUint(st.server.cfg.Events.Head(), 10))
 	if q.Newest {
 		if err := st.newest(ctx, q); err != nil || !q.Follow {
 			return err
