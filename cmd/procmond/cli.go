@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"reflect"
 	"regexp"
@@ -145,7 +146,7 @@ func parse(p invocation) (runnable, error) {
 		if ps.exited {
 			return nil, nil
 		}
-		if readerLeft(err) {
+		if output := new(outputError); errors.As(err, &output) {
 			return nil, err
 		}
 		if err == nil && len(faults) == 0 {

@@ -154,7 +154,8 @@ func (p invocation) clientDatabases(f *clientFlags) ([]string, error) {
 		in.Flags = map[string][]string{"database": {*f.Database}}
 	}
 	v, faults, _ := settings.Resolve(in)
-	if faults = slices.DeleteFunc(faults, f.forgives); len(faults) > 0 {
+	faults = slices.DeleteFunc(faults, func(fault settings.Fault) bool { return f.forgives(fault, v.Database != "") })
+	if len(faults) > 0 {
 		return nil, faults
 	}
 	if v.Database != "" {
@@ -165,13 +166,14 @@ func (p invocation) clientDatabases(f *clientFlags) ([]string, error) {
 }
 
 // forgives reports whether a fault is none of a client's business: a client must
-// work while the configuration is broken, unless that hides the database.
-func (f *clientFlags) forgives(fault settings.Fault) bool {
+// work while the configuration is broken, unless that hides the database. known says
+// that the database is known all the same.
+func (f *clientFlags) forgives(fault settings.Fault, known bool) bool {
 	if f.Database != nil {
 		return fault.Origin != "flag --database"
 	}
-	if f.Config != nil && fault.Origin == "flag --config" {
-		return false
+	if fault.Unread || f.Config != nil && fault.Origin == "flag --config" {
+		return known // else it may name the database, and another one would be asked
 	}
 	return !strings.HasSuffix(strings.ToLower(fault.Origin), "database")
 }

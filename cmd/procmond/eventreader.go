@@ -186,8 +186,11 @@ func (r *eventReader) explain(err error) error {
 			return err
 		}
 	}
-	if epoch.IsZero() || !errors.Is(err, control.ErrBrokenOff) {
+	if epoch.IsZero() || !r.resumed && !errors.Is(err, control.ErrBrokenOff) {
 		return err
 	}
-	return &exitError{code: exitCodeOf(err), err: err, hint: fmt.Sprintf("Go on with --after %s.%d.", epoch, seq)}
+	return &exitError{
+		code: exitCodeOf(err), err: fmt.Errorf("what is shown is not all: %w", err),
+		hint: fmt.Sprintf("Go on with --after %s.%d.", epoch, seq),
+	}
 }

@@ -28,7 +28,7 @@ func (in Input) readFile(table []Setting) (name string, found map[string][]given
 		return "", nil, nil
 	}
 	if err != nil {
-		return name, nil, Faults{{Origin: origin, What: fmt.Sprintf("read %s: %v", name, reason(err))}}
+		return name, nil, Faults{{Origin: origin, What: fmt.Sprintf("read %s: %v", name, reason(err)), Unread: true}}
 	}
 	found, faults = parseFile(table, name, text)
 	return name, found, faults
@@ -84,7 +84,7 @@ func parseFile(table []Setting, name string, text []byte) (map[string][]given, F
 	root, err := parseYAML(text)
 	if err != nil {
 		line, what := placeOf(err, text)
-		return nil, Faults{{Origin: fmt.Sprintf("file %s:%d", name, line), What: what, line: line}}
+		return nil, Faults{{Origin: fmt.Sprintf("file %s:%d", name, line), What: what, Unread: true, line: line}}
 	}
 	if root == nil {
 		return nil, nil

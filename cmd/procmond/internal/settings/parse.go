@@ -98,7 +98,7 @@ func parseRetention(v *Values, s string) error {
 	if len(parts) > 2 {
 		return errors.New("want AGE,SIZE, like 72h,1GiB")
 	}
-	if s == "0" {
+	if s == "0" || s == "0,0" {
 		v.RetentionAge, v.RetentionBytes = 0, 0
 		return nil
 	}

@@ -28,7 +28,9 @@ type Fault struct {
 	What   string
 	// Usage says that it is the command line that is wrong.
 	Usage bool
-	line  int // of the file, 0 elsewhere
+	// Unread says that nothing of the file could be read: what it holds is not known.
+	Unread bool
+	line   int // of the file, 0 elsewhere
 }
 
 func (f Fault) Error() string { return f.Origin + ": " + f.What }

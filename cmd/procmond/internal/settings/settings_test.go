@@ -213,6 +213,7 @@ func TestValues(t *testing.T) {
 		{"retention", "24h,0", "24h0m0s,0"},
 		{"retention", "1GiB,1GiB", ""},
 		{"retention", "5", ""},
+		{"retention", "0,0", "0s,0"},
 		{"retention", "-5,1GiB", ""},
 		{"retention", "1h,1h", ""},
 		{"retention", "1h,1GiB,1h", ""},
