@@ -1,11 +1,6 @@
 package collect
 
-import (
-	"cmp"
-	"slices"
-
-	"daemoneye.dev/procmond/collect/event"
-)
+import "daemoneye.dev/procmond/collect/event"
 
 // execs are replacements of an image that a scanner has told of, and that are
 // not durable yet: StartTicks by PID. A scanner tells of each only once, so they
@@ -25,9 +20,8 @@ func (x execs) noteAll(all []Observation) {
 // not there any more is left alone.
 func (x execs) markAll(all []Observation) {
 	for pid, ticks := range x {
-		i, ok := slices.BinarySearchFunc(all, pid, func(o Observation, pid int32) int { return cmp.Compare(o.PID, pid) })
-		if ok && all[i].StartTicks == ticks && all[i].Process != nil {
-			all[i].ExecChanged = true
+		if o := findObservation(all, pid); o != nil && o.StartTicks == ticks && o.Process != nil {
+			o.ExecChanged = true
 		}
 	}
 }

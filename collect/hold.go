@@ -64,10 +64,10 @@ func (r *report) release(due []int32, found []Observation, unsure []int32) {
 		case o == nil && slices.Contains(unsure, pid):
 			e.flags &^= flagHeld
 		default:
-			r.shortLived++
-			if o != nil && e.is(o) { // a zombie: it must not be taken for a new process
-				e.flags = e.flags&^flagHeld | flagEnded
+			if o != nil && e.is(o) {
+				r.suppress(e, o)
 			} else {
+				r.shortLived++
 				gone = append(gone, i)
 			}
 		}

@@ -120,7 +120,9 @@ func (r *report) stopGone(e *entry) {
 	case e.has(flagReported):
 		r.units = append(r.units, unit{events: []*event.Event{r.stopEvent(e, e.process)}, remove: e.process.ID})
 	case e.has(flagHeld) && !e.has(flagExcluded):
-		r.units = append(r.units, r.endHeld(e, e.process, nil))
+		if u := r.endHeld(e, e.process, nil); len(u.events) > 0 {
+			r.units = append(r.units, u)
+		}
 	}
 }
 
@@ -229,6 +231,18 @@ func (r *report) startZombies(fresh []int) {
 	}
 }
 
+// suppress counts a zombie that did not live long enough. It stays in the table,
+// the durable one too, without an event: it must not be taken for a new process, and
+// by the next start of procmond it would be old enough.
+func (r *report) suppress(e *entry, o *Observation) {
+	p := *e.process
+	setVolatile(&p, o)
+	r.shortLived++
+	r.units = append(r.units, unit{put: &p})
+	e.process = &p
+	e.flags = e.flags&^flagHeld | flagEnded | flagReported
+}
+
 func (r *report) startZombie(e *entry, o *Observation) {
 	p := e.process
 	young := !p.StartTime.IsZero() && r.observed.Sub(p.StartTime) < r.settings.MinLifetime
@@ -236,11 +250,7 @@ func (r *report) startZombie(e *entry, o *Observation) {
 	case e.has(flagExcluded):
 		return
 	case young:
-		// It stays in the table without an event: by the next start of procmond it
-		// would be old enough.
-		r.shortLived++
-		e.flags |= flagReported
-		r.units = append(r.units, unit{put: p})
+		r.suppress(e, o)
 		return
 	}
 	r.resolveParent(p)

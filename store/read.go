@@ -29,10 +29,7 @@ func (s *Store) Wait(ctx context.Context, after uint64) (uint64, error) {
 			return 0, ErrClosed
 		}
 		epoch = s.stats.Epoch
-		if s.changed == nil {
-			s.changed = make(chan struct{})
-		}
-		changed := s.changed
+		changed := s.changedLocked()
 		s.mu.Unlock()
 		select {
 		case <-changed:

@@ -161,10 +161,15 @@ func (s *Store) watch() (<-chan struct{}, error) {
 	if s.out != leaveNot || s.session == nil {
 		return nil, s.unavailableLocked()
 	}
+	return s.changedLocked(), nil
+}
+
+// changedLocked returns the channel that the next notifyLocked closes.
+func (s *Store) changedLocked() <-chan struct{} {
 	if s.changed == nil {
 		s.changed = make(chan struct{})
 	}
-	return s.changed, nil
+	return s.changed
 }
 
 // serving returns the session if the store is in service.

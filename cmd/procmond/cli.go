@@ -223,17 +223,8 @@ func (ps *parser) commands() []string {
 	return names
 }
 
-// without is a command line without a flag whose value is a word that looks like
-// another; nil if it is not there as such.
-func without(args []string, flag string) []string {
-	if i := slices.Index(args, flag); i >= 0 && i+1 < len(args) {
-		return slices.Concat(args[:i], args[i+2:])
-	}
-	return nil
-}
-
-// withoutValue is a command line without the flag to which kong found a wrong value;
-// nil if it is not there as such.
+// withoutValue is a command line without a flag and its wrong value, with which what
+// kong says of it ends; nil if they are not there as such.
 func withoutValue(args []string, flag, problem string) []string {
 	for i, arg := range args {
 		value, attached := strings.CutPrefix(arg, flag+"=")
@@ -253,7 +244,7 @@ func usageFault(err error, args, commands []string) (fault settings.Fault, rest 
 	fault = settings.Fault{Origin: "command line", What: err.Error(), Usage: true}
 	if got := regexp.MustCompile(`^(--?\S+): expected .* value but got "(.*)" \(.*\)`).FindStringSubmatch(err.Error()); got != nil {
 		what := fmt.Sprintf("%q looks like a flag: write %s=%s if it is the value", got[2], got[1], got[2])
-		return settings.Fault{Origin: "flag " + got[1], What: what, Usage: true}, without(args, got[1])
+		return settings.Fault{Origin: "flag " + got[1], What: what, Usage: true}, withoutValue(args, got[1], strconv.Quote(got[2]))
 	}
 	if got := regexp.MustCompile(`^(--\S+?):? ((?:expected|must be|bool value) .*)$`).FindStringSubmatch(err.Error()); got != nil {
 		return settings.Fault{Origin: "flag " + got[1], What: got[2], Usage: true}, withoutValue(args, got[1], got[2])

@@ -2,35 +2,9 @@ package main
 
 import (
 	"errors"
-	"fmt"
-	"os"
-	"path/filepath"
-	"syscall"
 
 	"daemoneye.dev/procmond/supervisor/control"
 )
-
-// dial makes a client for the daemon of a database; nothing is sent yet.
-func dial(database string) (*control.Client, error) {
-	path, err := control.SocketPath(database)
-	if err != nil {
-		return nil, fmt.Errorf("find control socket of %s: %w", database, err)
-	}
-	return control.Dial(path, databaseOwner(database)), nil
-}
-
-// databaseOwner is the user whose daemon may be the one of a database: the owner
-// of its directory, or, before there is one, of where it will be.
-func databaseOwner(database string) int {
-	for _, path := range []string{database, filepath.Dir(database)} {
-		if info, err := os.Stat(path); err == nil {
-			if stat, ok := info.Sys().(*syscall.Stat_t); ok {
-				return int(stat.Uid)
-			}
-		}
-	}
-	return os.Geteuid()
-}
 
 // askDaemon calls ask for one place after the other until a daemon is there, and
 // returns what ask did. The error is [control.ErrNotListening] if no daemon runs
@@ -38,7 +12,7 @@ func databaseOwner(database string) int {
 func askDaemon(places []string, ask func(place string, c *control.Client) error) error {
 	nobody := control.ErrNotListening
 	for _, place := range places {
-		client, err := dial(place)
+		client, err := control.DialDatabase(place)
 		if err != nil {
 			return err
 		}

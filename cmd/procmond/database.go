@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -79,7 +78,7 @@ func makeParent(database string) error {
 		return err
 	}
 	if err := os.MkdirAll(filepath.Dir(database), 0o700); err != nil {
-		return openError(context.Background(), fmt.Errorf("make directory of database: %w", err))
+		return asStorage(fmt.Errorf("make directory of database: %w", err))
 	}
 	return nil
 }
@@ -172,7 +171,7 @@ func (f *clientFlags) forgives(fault settings.Fault, known bool) bool {
 	if f.Database != nil {
 		return fault.Origin != "flag --database"
 	}
-	if fault.Unread || f.Config != nil && fault.Origin == "flag --config" {
+	if fault.Unread {
 		return known // else it may name the database, and another one would be asked
 	}
 	return !strings.HasSuffix(strings.ToLower(fault.Origin), "database")

@@ -136,6 +136,14 @@ func storeCode(err error) exitCode {
 	return exitDegraded
 }
 
+// asStorage gives an error without a code of its own that of storage.
+func asStorage(err error) error {
+	if code := exitCodeOf(err); code == exitDegraded || code == exitNotRunning {
+		return &exitError{code: exitStorage, err: err}
+	}
+	return err
+}
+
 // errorText is what a person reads of err: a line for each fault.
 func errorText(err error) string {
 	if err == nil || err.Error() == "" {

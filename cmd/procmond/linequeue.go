@@ -83,8 +83,11 @@ func (q *lineQueue) print(p linePiece) {
 	if p.gap > 0 {
 		text = append(q.missing(p.gap), text...)
 	}
-	if len(text) > 0 {
-		_, _ = q.to.Write(text) // there is nowhere else to say it
+	if len(text) == 0 {
+		return
+	}
+	if _, err := q.to.Write(text); err != nil {
+		q.dropped.Add(1) // there is nowhere else to say it
 	}
 }
 
@@ -99,7 +102,7 @@ func (q *lineQueue) close() {
 	}
 }
 
-// lost counts the lines that found no room.
+// lost counts the lines that found no room or could not be written.
 func (q *lineQueue) lost() uint64 { return q.dropped.Load() }
 
 // Write hands over p, a line or more, as one piece. It never waits.

@@ -198,10 +198,7 @@ func openError(ctx context.Context, err error) error {
 	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 		return nil
 	}
-	if code := storeCode(err); code == exitDegraded || code == exitNotRunning {
-		return &exitError{code: exitStorage, err: err}
-	}
-	return err
+	return asStorage(err)
 }
 
 func (d *daemonRun) runTree(ctx context.Context, st *store.Store, opened chan<- *supervisor.Supervisor) error {

@@ -58,10 +58,8 @@ func (c *stateCommand) run(ctx context.Context, p invocation) error {
 	} else if supervisor.IsNoStore(err) {
 		r = report{state: supervisor.NoState(places[0]), database: places[0]}
 		r.state.Reasons = []string{"No daemon runs, and " + err.Error() + "."}
-	} else if err != nil && exitCodeOf(err) == exitDegraded {
-		return &exitError{code: exitStorage, err: err} // 1 would say that a daemon works
 	} else if err != nil {
-		return err
+		return asStorage(err) // 1 would say that a daemon works
 	}
 	if c.JSON {
 		err = writeJSON(p.stdout, r.state)

@@ -81,6 +81,16 @@ func Dial(path string, trusted ...int) *Client {
 	return c
 }
 
+// DialDatabase returns a client of the daemon of a database, which may also be of the
+// user whom the database belongs to.
+func DialDatabase(database string) (*Client, error) {
+	path, err := SocketPath(database)
+	if err != nil {
+		return nil, fmt.Errorf("find control socket of %s: %w", database, err)
+	}
+	return Dial(path, ownerOf(database)), nil
+}
+
 // dial connects, and believes only a listener that may be the daemon: the socket
 // may be in a directory where others can make one too.
 func (c *Client) dial(ctx context.Context) (net.Conn, error) {

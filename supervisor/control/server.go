@@ -180,11 +180,9 @@ func (s *Server) Unserved() string {
 // program holds is no reason to take the control socket away: the failure is
 // logged and counted, and tried again.
 func (s *Server) servePublic(ctx context.Context) {
-	logged := ""
 	for ctx.Err() == nil {
 		l, err := new(net.ListenConfig).Listen(ctx, "tcp", s.cfg.MetricsListen)
 		if err == nil {
-			logged = ""
 			s.unserved.Store(nil)
 			err = s.serveOn(ctx, s.newGate(l, checkNobody), s.publicRoutes())
 		}
@@ -193,9 +191,7 @@ func (s *Server) servePublic(ctx context.Context) {
 		}
 		s.unlisted.Add(1)
 		reason := err.Error()
-		s.unserved.Store(&reason)
-		if err.Error() != logged {
-			logged = err.Error()
+		if was := s.unserved.Swap(&reason); was == nil || *was != reason {
 			s.cfg.Log.WithError(err).Warnf("Metrics can not be served on %s: trying again every %v", s.cfg.MetricsListen, s.limits.retry)
 		}
 		select {
