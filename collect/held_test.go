@@ -99,6 +99,39 @@ func TestShortLivedZombieIsNeverTold(t *testing.T) {
 	})
 }
 
+// A start that is due between two scans and whose process is a zombie by then is
+// not told by the next run either.
+func TestHeldZombieFoundByProbeIsNeverTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.cfg.Settings.MinLifetime = 10 * time.Second
+		w.serve(w.collector())
+		w.begin()
+		pass(DefaultInterval - time.Second)
+		w.host.spawn(7, 7)
+		pass(2 * time.Second)
+		w.makeZombie(7, 0)
+		pass(10 * time.Second) // due at 39 s
+		if got := w.handle.Status().Totals.ShortLived; got != 1 {
+			t.Errorf("%d short-lived", got)
+		}
+		pass(DefaultInterval)
+		_ = w.stop()
+		w.expect("one run", "sensor started")
+		w.newRun()
+		w.cfg.Settings.MinLifetime = 10 * time.Second
+		w.serve(w.collector())
+		w.begin()
+		pass(DefaultInterval)
+		w.expect("the next run", "sensor started", "sensor crashed", "loss down")
+		w.host.kill(7)
+		pass(DefaultInterval)
+		w.expect("and it vanishes")
+		_ = w.stop()
+		w.checkStore()
+	})
+}
+
 func TestHeldThenExcluded(t *testing.T) {
 	for _, ends := range []string{"vanishes", "becomes a zombie"} {
 		t.Run(ends, func(t *testing.T) {

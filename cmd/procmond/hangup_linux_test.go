@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -19,10 +20,7 @@ func openTerminal(t *testing.T) (master, slave *os.File) {
 	if err != nil {
 		t.Skipf("this host gives no terminal: %v", err)
 	}
-	number, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
-	if err == nil {
-		err = unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0)
-	}
+	number, err := unlock(master)
 	if err != nil {
 		t.Skipf("this host gives no terminal: %v", err)
 	}
@@ -31,6 +29,23 @@ func openTerminal(t *testing.T) (master, slave *os.File) {
 		t.Skipf("this host gives no terminal: %v", err)
 	}
 	return master, slave
+}
+
+// unlock opens a terminal's other side, which has this number. It leaves master to
+// the poller: a file that was asked for its descriptor blocks, and its Close takes
+// effect only when the read under way has returned.
+func unlock(master *os.File) (number int, err error) {
+	raw, err := master.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var ioctlErr error
+	err = raw.Control(func(fd uintptr) {
+		if number, ioctlErr = unix.IoctlGetInt(int(fd), unix.TIOCGPTN); ioctlErr == nil {
+			ioctlErr = unix.IoctlSetPointerInt(int(fd), unix.TIOCSPTLCK, 0)
+		}
+	})
+	return number, errors.Join(err, ioctlErr)
 }
 
 // TestTerminalHangsUp closes the terminal in which the daemon runs: that is a
