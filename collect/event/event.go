@@ -98,6 +98,17 @@ type Batch struct {
 	BootID string
 }
 
+// Receipt is what a receiver of events says that it has of this collector.
+type Receipt struct {
+	// Stream names the receiver's storage for its whole life: one that was made anew
+	// has another name.
+	Stream string
+	// Epoch and Seq are those of the last event that it took, even if it has removed
+	// it since. Epoch is zero if it never took one.
+	Epoch Epoch
+	Seq   uint64
+}
+
 // Table is the durable live process table with what the store knows about the
 // run that left it.
 type Table struct {
