@@ -29,7 +29,8 @@ const (
 	OpLast       Operation = "Last"       // payload none; answer Position
 )
 
-// What the operator asks the agent, on [SubjectAgent].
+// What the operator asks the agent, on [SubjectAgent]; besides the operations that
+// take a [Wish] there.
 const (
 	OpCollectors Operation = "Collectors" // payload none; answer AgentReport
 	OpBegin      Operation = "Begin"      // payload Target; answer BeginResult: now, ready or not

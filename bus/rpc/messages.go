@@ -166,6 +166,22 @@ type Target struct {
 	Reason string `json:"reason,omitempty"`
 }
 
+// Wish is the payload of what the operator asks a collector for through its agent,
+// on [SubjectAgent]: [OpUpdateConfig], [OpAdjustInterval] and [OpHealthCheck]. The
+// agent passes Payload on and answers with the collector's answer. Values that the
+// collector took are wishes: it hears them again after each registration, until
+// another takes their place or the agent ends.
+type Wish struct {
+	ID      string          `json:"id"`
+	Payload json.RawMessage `json:"payload,omitempty"`
+}
+
+// Wishes are the values that a collector hears again after each registration.
+type Wishes struct {
+	IntervalMS *int64                     `json:"interval_ms,omitempty"`
+	Config     map[string]json.RawMessage `json:"config,omitempty"`
+}
+
 // AgentReport answers [OpCollectors].
 type AgentReport struct {
 	AgentID    string            `json:"agent_id"`
@@ -211,13 +227,14 @@ type CollectorReport struct {
 	Registration *Registration `json:"registration"`
 	Heartbeat    *Heartbeat    `json:"heartbeat"` // the last one
 	Child        *Child        `json:"child"`     // null if the agent did not start it
+	Wishes       *Wishes       `json:"wishes,omitempty"`
 	LastError    string        `json:"last_error,omitempty"`
 }
 
 // Child is a collector that the agent runs.
 type Child struct {
 	Command   string     `json:"command"`
-	State     string     `json:"state"` // running, backoff, stopped
+	State     string     `json:"state"` // running, backoff, stopped; waiting: for one that may be there already; adopted: it is
 	PID       int        `json:"pid"`
 	Restarts  uint64     `json:"restarts"`
 	LastExit  string     `json:"last_exit"` // what the last end was, in words

@@ -106,8 +106,12 @@ func ValidID(id string) error {
 // MsgID names an event for ever: `<epoch>.<seq>`. It is the Nats-Msg-Id of its
 // message.
 func MsgID(epoch event.Epoch, seq uint64) string {
-	return epoch.String() + "." + strconv.FormatUint(seq, 10)
+	return MsgIDPrefix(epoch) + strconv.FormatUint(seq, 10)
 }
+
+// MsgIDPrefix begins the [MsgID] of each event of an epoch; its sequence in decimal
+// follows.
+func MsgIDPrefix(epoch event.Epoch) string { return epoch.String() + "." }
 
 // ParseMsgID is the reverse of [MsgID].
 func ParseMsgID(id string) (event.Epoch, uint64, error) {
