@@ -13,14 +13,16 @@ const module = "daemoneye.dev/procmond/"
 // levels, and those of its own level only below its own folder's parent.
 func level(pkg string) int {
 	switch {
-	case pkg == "fsm", pkg == "bus/rpc", pkg == "supervisor/tree", strings.HasPrefix(pkg, "collect/event"):
+	case pkg == "fsm", pkg == "supervisor/tree", strings.HasPrefix(pkg, "collect/event"):
 		return 0
-	case pkg == "collect", strings.HasPrefix(pkg, "collect/"), pkg == "store", pkg == "bus":
+	case pkg == "bus/rpc": // it names epochs and kinds of events
 		return 1
-	case pkg == "supervisor", strings.HasPrefix(pkg, "supervisor/"), strings.HasPrefix(pkg, "bus/"):
+	case pkg == "collect", strings.HasPrefix(pkg, "collect/"), pkg == "store", pkg == "bus":
 		return 2
-	case strings.HasPrefix(pkg, "cmd/"):
+	case pkg == "supervisor", strings.HasPrefix(pkg, "supervisor/"), strings.HasPrefix(pkg, "bus/"):
 		return 3
+	case strings.HasPrefix(pkg, "cmd/"):
+		return 4
 	}
 	return -1
 }
@@ -39,8 +41,8 @@ var owners = map[string]string{
 	"github.com/shirou/gopsutil":     "collect/portable",
 	"google.golang.org/protobuf":     "collect/event",
 	"github.com/prometheus/":         "supervisor/control",
-	"github.com/alecthomas/kong":     "cmd/procmond",
-	"github.com/coreos/go-systemd":   "cmd/procmond",
+	"github.com/alecthomas/kong":     "cmd",
+	"github.com/coreos/go-systemd":   "cmd",
 	"gopkg.in/yaml.v3":               "cmd/procmond",
 	"github.com/nats-io/nats-server": "bus/broker",
 	"github.com/nats-io/nats.go":     "bus",
@@ -115,11 +117,16 @@ func checkOwner(t *testing.T, pkg, imported string) {
 
 // TestLinked looks at what the program really links.
 func TestLinked(t *testing.T) {
-	for _, system := range systems {
-		for _, dep := range goList(t, system, "-deps", module+"cmd/procmond") {
-			for _, banned := range []string{"github.com/nats-io/nats-server", "net/http/pprof", "testing"} {
-				if dep == banned || strings.HasPrefix(dep, banned+"/") {
-					t.Errorf("procmond links %s on %s", dep, system)
+	for program, banned := range map[string][]string{
+		"procmond":        {"github.com/nats-io/nats-server", "net/http/pprof", "testing"},
+		"daemoneye-agent": {"github.com/cockroachdb/pebble", "testing"},
+	} {
+		for _, system := range systems {
+			for _, dep := range goList(t, system, "-deps", module+"cmd/"+program) {
+				for _, b := range banned {
+					if dep == b || strings.HasPrefix(dep, b+"/") {
+						t.Errorf("%s links %s on %s", program, dep, system)
+					}
 				}
 			}
 		}
