@@ -238,6 +238,7 @@ func (s *fakeStore) Load(context.Context) (*event.Table, error) {
 	t := &event.Table{AsOf: s.asOf, BootID: s.bootID, Epoch: s.epoch, Empty: len(s.events) == 0, Clean: s.clean}
 	if t.Empty {
 		t.PreviousEpoch, t.PreviousSeq, t.Quarantined = s.fresh.PreviousEpoch, s.fresh.PreviousSeq, s.fresh.Quarantined
+		t.Rewound = s.fresh.Rewound
 	}
 	for _, p := range s.table {
 		copied := *p

@@ -175,7 +175,7 @@ func (c *Collector) runEvents(stored *event.Table, now time.Time) []*event.Event
 	switch {
 	case stored.Quarantined != "":
 		events = append(events, c.quarantineEvent(stored, now))
-	case !stored.Empty:
+	case !stored.Empty || stored.Rewound != "":
 		if !stored.Clean {
 			events = append(events, c.sensorEvent(event.Sensor{
 				What: event.SensorCrashed, Detail: "The run before this one did not end in order.",
@@ -186,7 +186,7 @@ func (c *Collector) runEvents(stored *event.Table, now time.Time) []*event.Event
 			Hint: "Processes that started and ended while procmond was down were not seen.",
 		}))
 	}
-	return events
+	return c.addRewindEvent(events, stored, now)
 }
 
 // downFrom is since when nobody has watched.
@@ -211,7 +211,7 @@ func (c *Collector) epochEvents(stored *event.Table, now time.Time) []*event.Eve
 	if stored.Quarantined != "" {
 		events = append(events, c.quarantineEvent(stored, now))
 	}
-	return events
+	return c.addRewindEvent(events, stored, now)
 }
 
 func (c *Collector) quarantineEvent(stored *event.Table, now time.Time) *event.Event {
@@ -219,6 +219,18 @@ func (c *Collector) quarantineEvent(stored *event.Table, now time.Time) *event.E
 		Cause: event.LossQuarantine, To: now,
 		Hint: "A damaged store was set aside: " + stored.Quarantined,
 	})
+}
+
+// addRewindEvent adds that the store was an older copy of itself, if it was. Its
+// processes are known all the same, and are not reported again.
+func (c *Collector) addRewindEvent(events []*event.Event, stored *event.Table, now time.Time) []*event.Event {
+	if stored.Rewound == "" {
+		return events
+	}
+	return append(events, c.lossEvent(event.Loss{
+		Cause: event.LossRewind, To: now,
+		Hint: "The store had been replaced by an older copy of itself. What it held, and may not have delivered since, is in " + stored.Rewound + ".",
+	}))
 }
 
 // endOldBoot ends the table of an earlier boot. Its last batch names this boot,

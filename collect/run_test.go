@@ -176,6 +176,42 @@ func TestEpochThatChangesInTheMiddleOfARun(t *testing.T) {
 	})
 }
 
+// A store that was an older copy of itself keeps its table: nothing is reported twice.
+func TestRewoundStoreInTheMiddleOfARun(t *testing.T) {
+	bubble(t, func(w *world) { w.host.spawn(7, 5) }, func(t *testing.T, w *world) {
+		w.begin()
+		w.store.take()
+		w.store.with(func() { w.store.fail = func() error { return errFull } })
+		pass(DefaultInterval)
+		w.store.with(func() {
+			w.store.events, w.store.fail = nil, nil
+			w.store.epoch = event.Epoch{2}
+			w.store.fresh = event.Table{PreviousEpoch: event.Epoch{1}, PreviousSeq: 50, Rewound: "/var/lib/x.rewound"}
+		})
+		w.host.spawn(8, 8)
+		pass(maxBackOff)
+		w.expect("rewound store", "sensor health", "loss store_rewound", "loss store_unavailable", "recovered start 8")
+		if got := w.store.kept()[0].Sensor; got.PreviousEpoch != (event.Epoch{1}) || got.PreviousSeq != 50 {
+			t.Errorf("sensor %+v", got)
+		}
+		if got := w.store.kept()[1].Loss.Hint; !strings.Contains(got, "/var/lib/x.rewound") {
+			t.Errorf("hint %q", got)
+		}
+	})
+}
+
+func TestSecondRunOnARewoundStore(t *testing.T) {
+	twoRuns(t, func(w *world) {
+		w.host.kill(2)
+		w.store.with(func() {
+			w.store.events, w.store.epoch = nil, event.Epoch{2}
+			w.store.fresh = event.Table{PreviousEpoch: event.Epoch{1}, PreviousSeq: 50, Rewound: "/var/lib/x.rewound"}
+		})
+	}, func(_ *testing.T, w *world) {
+		w.expect("second run", "sensor started", "sensor crashed", "loss down", "loss store_rewound", "recovered stop 2")
+	})
+}
+
 // The store finds its damage while nobody writes: no append fails before the next
 // one would go into the new store.
 func TestStoreReplacedBetweenTwoCycles(t *testing.T) {

@@ -29,19 +29,68 @@ func (s *Store) Append(ctx context.Context, b *event.Batch) error {
 	if !b.Epoch.IsZero() && b.Epoch != n.epoch {
 		return fmt.Errorf("append to epoch %s: %w", b.Epoch, ErrReplaced)
 	}
-	w := n.newWrite()
-	defer discard(w.batch)
-	if err := w.add(b); err != nil {
-		clearSequences(b)
-		return s.readFailed(err)
+	w, err := s.fit(n, b)
+	if err == nil {
+		err = s.carryOut(n, w)
 	}
-	if err := s.commit(n, w.batch); err != nil {
+	if err != nil {
 		clearSequences(b)
 		return err
 	}
-	n.adopt(w)
-	s.advance(n, uint64(len(b.Events)))
+	s.appended(uint64(len(b.Events)))
 	return nil
+}
+
+// fit returns the batch as a write, for which it makes room in the backlog if need
+// be.
+func (s *Store) fit(n *session, b *event.Batch) (*write, error) {
+	w, err := n.encode(b)
+	if err != nil || !s.mustShed(w) {
+		return w, s.readFailed(err)
+	}
+	discard(w.batch)
+	if err := s.shed(n, w, b.Events[0]); err != nil {
+		return nil, err
+	}
+	w, err = n.encode(b) // with other sequences
+	return w, s.readFailed(err)
+}
+
+// encode returns the batch as a write.
+func (n *session) encode(b *event.Batch) (*write, error) {
+	w := n.newWrite()
+	if err := w.add(b); err != nil {
+		discard(w.batch)
+		return nil, err
+	}
+	return w, nil
+}
+
+// carryOut makes a write durable, and shows it.
+func (s *Store) carryOut(n *session, w *write) error {
+	defer discard(w.batch)
+	if err := s.commit(n, w.seal()); err != nil {
+		return err
+	}
+	s.show(n, w)
+	return nil
+}
+
+// show makes a durable write the present, and shows it to readers.
+func (s *Store) show(n *session, w *write) {
+	n.adopt(w)
+	if n.backlog().bytes <= s.percent(shedTo) {
+		n.patience = 0
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.session != n {
+		return // left service meanwhile; the write will be found at the next opening
+	}
+	s.publishLocked(n)
+	if s.head.Swap(n.head) != n.head {
+		s.notifyLocked()
+	}
 }
 
 func emptyBatch(b *event.Batch) bool {
@@ -57,15 +106,13 @@ func clearSequences(b *event.Batch) {
 // write is a batch in the making, with what is true once it is durable.
 type write struct {
 	*session
+	ledger
 	batch   *pebble.Batch
-	head    uint64
-	total   uint64
-	losses  []LossTotal
 	minutes []uint64 // set in this batch; few
 }
 
 func (n *session) newWrite() *write {
-	return &write{session: n, batch: n.db.NewBatch(), head: n.head, total: n.total, losses: n.losses}
+	return &write{session: n, ledger: n.ledger, batch: n.db.NewBatch()}
 }
 
 func (w *write) add(b *event.Batch) error {
@@ -74,26 +121,41 @@ func (w *write) add(b *event.Batch) error {
 			return err
 		}
 	}
-	if len(b.Events) > 0 {
-		must(w.batch.Set([]byte(metaBytes), number(w.total), nil))
-	}
 	w.table(b)
 	return nil
 }
 
-// event numbers and encodes one event.
+// seal adds what is to be written once, whatever the number of events.
+func (w *write) seal() *pebble.Batch {
+	if w.total != w.session.total {
+		must(w.batch.Set([]byte(metaBytes), number(w.total), nil))
+	}
+	return w.batch
+}
+
+// event numbers and encodes one event, and counts its loss.
 func (w *write) event(e *event.Event) error {
+	if e.Loss != nil {
+		w.count(e.Loss)
+	}
+	return w.record(e)
+}
+
+// count adds to the totals of losses.
+func (w *write) count(l *event.Loss) {
+	var t LossTotal
+	w.losses, t = addLoss(w.losses, l)
+	must(w.batch.Set(lossKey(t.Cause), twoNumbers(t.Events, t.Count), nil))
+}
+
+// record numbers and encodes one event.
+func (w *write) record(e *event.Event) error {
 	w.head++
 	e.Seq, e.Epoch = w.head, w.epoch
 	w.buf = event.Append(w.buf[:0], e)
 	w.key = appendEventKey(w.key[:0], e.Seq)
 	must(w.batch.Set(w.key, w.buf, nil))
 	w.total += uint64(len(w.buf))
-	if e.Loss != nil {
-		var t LossTotal
-		w.losses, t = addLoss(w.losses, e.Loss)
-		must(w.batch.Set(lossKey(t.Cause), twoNumbers(t.Events, t.Count), nil))
-	}
 	return w.index(minuteOf(e.Observed))
 }
 
@@ -137,24 +199,17 @@ func discard(b *pebble.Batch) { _ = b.Close() }
 
 // adopt makes a durable write the present.
 func (n *session) adopt(w *write) {
-	n.head, n.total, n.losses = w.head, w.total, w.losses
+	n.ledger = w.ledger
 	if len(w.minutes) > 0 {
 		n.minute, n.indexed = w.minutes[len(w.minutes)-1], true
 	}
 }
 
-// advance shows a durable write to readers.
-func (s *Store) advance(n *session, events uint64) {
+func (s *Store) appended(events uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.stats.Appends++
 	s.stats.AppendedEvents += events
-	if s.session != n {
-		return // left service meanwhile; the write will be found at the next opening
-	}
-	s.head.Store(n.head)
-	s.publishLocked(n)
-	s.notifyLocked()
 }
 
 // commit makes a batch durable. The caller holds the slot. After an error the

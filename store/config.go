@@ -16,6 +16,7 @@ const (
 	DefaultLockWait       = 5 * time.Second
 	DefaultRetentionAge   = 72 * time.Hour
 	DefaultRetentionBytes = 1 << 30
+	DefaultMaxBacklog     = 512 << 20
 )
 
 // Config says where the store is and how it behaves.
@@ -41,6 +42,13 @@ type Config struct {
 	// Owed says that somebody takes delivery: what is above the cursor is never
 	// removed. If false, nothing is owed: backlog 0, retention alone decides.
 	Owed bool
+	// MaxBacklog is the budget, in encoded bytes, of events that are not acknowledged.
+	// An append that would pass it makes the store shed the oldest of them: see the
+	// package. It is in force only if Owed. 0 is DefaultMaxBacklog.
+	MaxBacklog uint64
+	// DeliverFromNow says that delivery begins with what is appended from the first
+	// run on that owes it. If false, it begins as far back as half of MaxBacklog goes.
+	DeliverFromNow bool
 	// Fatal is called, once, when the process can not go on: the reason is an
 	// error of the file system that is not "no space", or a write that blocks for
 	// ever. It must not return; if it does, the store panics. It may be called from
@@ -82,6 +90,8 @@ func (c Config) Validate() error {
 	fault(c.Retention.Age > 0 && c.Retention.Age < time.Minute, "retention age %v: want at least 1m", c.Retention.Age)
 	fault(c.Retention.Bytes > 0 && c.Retention.Bytes < minRetentionBytes,
 		"retention bytes %d: want at least %d", c.Retention.Bytes, uint64(minRetentionBytes))
+	fault(c.MaxBacklog > 0 && c.MaxBacklog < minMaxBacklog,
+		"maximal backlog %d: want at least %d bytes", c.MaxBacklog, uint64(minMaxBacklog))
 	fault(c.CommitDeadline < 0, "commit deadline %v: want 0 or more", c.CommitDeadline)
 	fault(c.LockWait < 0, "lock wait %v: want 0 or more", c.LockWait)
 	fault(c.Fatal == nil, "fatal: want a function")
@@ -90,6 +100,9 @@ func (c Config) Validate() error {
 
 // minRetentionBytes is what Pebble needs to work at all with 4 MiB memtables.
 const minRetentionBytes = 16 << 20
+
+// minMaxBacklog is a batch of the collector.
+const minMaxBacklog = 1 << 20
 
 // withDefaults fills in what is zero.
 func (c Config) withDefaults() Config {
@@ -101,6 +114,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.CommitDeadline == 0 {
 		c.CommitDeadline = DefaultCommitDeadline
+	}
+	if c.MaxBacklog == 0 {
+		c.MaxBacklog = DefaultMaxBacklog
 	}
 	if c.memTable == 0 {
 		c.memTable = memTableSize

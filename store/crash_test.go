@@ -56,7 +56,7 @@ func (p *player) step(ctx context.Context) error {
 		op = func() error { return p.s.Journal(ctx, Transition{Machine: "m", At: testTime}) }
 	case k == 1 && w.Head > w.Cursor:
 		w.Cursor += 1 + p.r.Uint64N(w.Head-w.Cursor)
-		op = func() error { return p.s.Ack(ctx, w.Cursor) }
+		op = func() error { return p.s.Ack(ctx, event.Epoch{}, w.Cursor) }
 	case k == 2 && w.Cursor >= w.Floor:
 		w.Floor += 1 + p.r.Uint64N(w.Cursor+1-w.Floor)
 		op = func() error { return p.remove(ctx, w.Floor) }

@@ -52,6 +52,12 @@ type identity struct {
 	PreviousSeq   uint64    `json:"previous_seq,omitempty"`
 	QuarantinedTo string    `json:"quarantined_to,omitempty"`
 	QuarantinedAt time.Time `json:"quarantined_at,omitzero"`
+	// What is said of a store that turned out to be an older copy of itself: when, the
+	// name of the copy beside it, and whether the database may still have the epoch
+	// before.
+	RewoundAt time.Time `json:"rewound_at,omitzero"`
+	RewoundTo string    `json:"rewound_to,omitempty"`
+	Rewinding bool      `json:"rewinding,omitempty"`
 }
 
 func newIdentity() identity {

@@ -84,6 +84,7 @@ func inspectCopy(ctx context.Context, dir string, id identity) (*Inspection, err
 func newInspection(dir string, id identity) *Inspection {
 	return &Inspection{Stats: Stats{
 		Path: dir, Epoch: id.epoch(), QuarantinedTo: id.QuarantinedTo, QuarantinedAt: id.QuarantinedAt,
+		RewoundTo: id.rewoundTo(readFS(), dir), RewoundAt: id.RewoundAt,
 	}}
 }
 

@@ -26,15 +26,22 @@ const (
 // The meta records. All numbers are 8 bytes, big endian; times are nanoseconds
 // since 1970 as such a number.
 const (
-	metaAsOf   = prefixMeta + "asof"   // time: the table was complete
-	metaBoot   = prefixMeta + "boot"   // boot id of the table, text
-	metaBytes  = prefixMeta + "bytes"  // encoded bytes of all events ever appended
-	metaClean  = prefixMeta + "clean"  // time of an orderly close; absent while open
-	metaCursor = prefixMeta + "cursor" // last acknowledged sequence, and metaBytes as it was there
+	metaAsOf  = prefixMeta + "asof"  // time: the table was complete
+	metaBoot  = prefixMeta + "boot"  // boot id of the table, text
+	metaBytes = prefixMeta + "bytes" // encoded bytes of all events ever appended
+	metaClean = prefixMeta + "clean" // time of an orderly close; absent while open
+	// metaCursor is the last acknowledged sequence, and how many bytes, and events, are
+	// owed no more: acknowledged, removed or shed. Releases without shedding wrote no
+	// third number; there it is the first.
+	metaCursor = prefixMeta + "cursor"
 	metaEpoch  = prefixMeta + "epoch"  // 16 bytes
 	metaFloor  = prefixMeta + "floor"  // lowest sequence kept; 1 if absent
 	metaOwed   = prefixMeta + "owed"   // one byte: 1 if the last run owed delivery
+	metaStream = prefixMeta + "stream" // see stream
 	metaLoss   = prefixMeta + "loss/"  // followed by one byte, the cause: events, count
+	// metaRange is followed by a sequence, the first of a range that a loss event
+	// accounts for: its last, and how many of it are absent.
+	metaRange = prefixMeta + "range/"
 )
 
 func seqKey(dst []byte, prefix string, n uint64) []byte {
@@ -60,6 +67,8 @@ func appendMinuteKey(dst []byte, minute uint64) []byte {
 func eventKey(seq uint64) []byte { return appendEventKey(nil, seq) }
 func journalKey(n uint64) []byte { return appendJournalKey(nil, n) }
 func minuteKey(m uint64) []byte  { return appendMinuteKey(nil, m) }
+
+func rangeKey(from uint64) []byte { return seqKey(nil, metaRange, from) }
 
 func lossKey(c event.LossCause) []byte { return append([]byte(metaLoss), byte(c)) }
 

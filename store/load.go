@@ -26,6 +26,7 @@ func (s *Store) Load(ctx context.Context) (*event.Table, error) {
 	if t.Empty {
 		t.PreviousEpoch, t.PreviousSeq = n.ident.previous(), n.ident.PreviousSeq
 		t.Quarantined = n.ident.QuarantinedTo
+		t.Rewound = n.ident.rewoundTo(s.conf.FS, s.conf.Dir)
 	}
 	if err := readTable(ctx, n.db, t); err != nil {
 		return nil, s.readFailed(err)

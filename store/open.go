@@ -142,21 +142,37 @@ func (s *Store) openSession(id identity) (*session, error) {
 	if err := checkFiles(s.conf.FS, s.conf.Dir, id); err != nil {
 		return nil, err
 	}
+	if id.Rewinding {
+		if err := s.copyRewound(id); err != nil {
+			return nil, err
+		}
+	}
 	db, err := pebble.Open(s.conf.Dir, readWriteOptions(s.fs, s.lock, s.conf.memTable, s.logger(), s.listener()))
 	if err != nil {
 		return nil, explain("open store", s.conf.Dir, asDamage(err))
 	}
-	n, err := newSession(db, id)
-	if err == nil {
-		err = n.checkHead()
-	}
-	if err == nil {
-		err = s.begin(n)
-	}
+	n, err := s.startSession(db, id)
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
 	return n, nil
+}
+
+func (s *Store) startSession(db *pebble.DB, id identity) (*session, error) {
+	n, err := newSession(db, id)
+	if err == nil && n.epoch != id.epoch() {
+		if err := s.beginEpoch(n); err != nil {
+			return nil, err
+		}
+		n, err = newSession(db, id)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := n.checkHead(); err != nil {
+		return nil, err
+	}
+	return n, s.begin(n)
 }
 
 // begin removes the clean mark before anything else is written, and records the
@@ -171,21 +187,27 @@ func (s *Store) begin(n *session) error {
 		s.clean, s.seen = parseTime(mark), true
 	}
 	s.mu.Unlock()
-	b := n.db.NewBatch()
-	defer discard(b)
+	w := n.newWrite()
+	defer discard(w.batch)
 	if mark != nil {
-		must(b.Delete([]byte(metaClean), nil))
+		must(w.batch.Delete([]byte(metaClean), nil))
 	}
-	must(b.Set([]byte(metaEpoch), n.epoch[:], nil))
-	must(b.Set([]byte(metaOwed), []byte{oneIf(s.conf.Owed)}, nil))
-	if err := n.apply(b); err != nil {
+	must(w.batch.Set([]byte(metaEpoch), n.epoch[:], nil))
+	must(w.batch.Set([]byte(metaOwed), []byte{oneIf(s.conf.Owed)}, nil))
+	if s.conf.Owed && !n.owed {
+		if err := s.addFirstRun(w); err != nil {
+			return err
+		}
+	}
+	if err := n.apply(w.batch); err != nil {
 		return fmt.Errorf("write store: %w", err)
 	}
+	n.adopt(w)
 	if err := n.rotateFirstLog(); err != nil {
 		return fmt.Errorf("write store: %w", err)
 	}
-	if n.ident.Head != n.head || n.ident.Making != "" {
-		n.ident.Head, n.ident.Making = n.head, ""
+	if n.ident.Head != n.head || n.ident.Making != "" || n.ident.Rewinding {
+		n.ident.Head, n.ident.Making, n.ident.Rewinding = n.head, "", false
 		return n.ident.write(s.conf.FS, s.conf.Dir)
 	}
 	return nil

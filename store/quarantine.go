@@ -26,7 +26,7 @@ func (s *Store) startOver(ctx context.Context, old identity, cause error) (*sess
 // that the next opening finds.
 func (s *Store) quarantine(old identity, cause error) error {
 	vs, dir := s.conf.FS, s.conf.Dir
-	to, err := s.quarantinePath()
+	to, err := s.asidePath("corrupt")
 	if err != nil {
 		return err
 	}
@@ -47,9 +47,9 @@ func (s *Store) quarantine(old identity, cause error) error {
 	return s.adoptSuccessor()
 }
 
-// quarantinePath returns a name that is free.
-func (s *Store) quarantinePath() (string, error) {
-	stem := s.conf.Dir + ".corrupt-" + s.wall().UTC().Format("20060102T150405Z")
+// asidePath returns a name beside the store that is free: with why and now in it.
+func (s *Store) asidePath(why string) (string, error) {
+	stem := s.conf.Dir + "." + why + "-" + s.wall().UTC().Format("20060102T150405Z")
 	to := stem
 	for i := 2; ; i++ {
 		_, err := s.conf.FS.Stat(to)

@@ -100,10 +100,10 @@ func TestDamageAtRunTimeIsSetAside(t *testing.T) {
 	old := s.Stats()
 	waited := make(chan error)
 	go func() {
-		_, err := s.Wait(context.Background(), old.Head)
+		_, err := s.Wait(context.Background(), event.Epoch{}, old.Head)
 		waited <- err
 	}()
-	err = s.Read(t.Context(), 0, 0, func(uint64, []byte) error { return nil })
+	err = s.Read(t.Context(), event.Epoch{}, 0, 0, func(uint64, []byte) error { return nil })
 	if !errors.Is(err, ErrUnavailable) {
 		t.Fatalf("read: %v", err)
 	}

@@ -172,8 +172,7 @@ func TestQuerySeesOnlyWhatIsDurable(t *testing.T) {
 			t.Errorf("%v, %v", got, err)
 		}
 	}
-	s.session.adopt(w)
-	s.advance(s.session, 1)
+	s.show(s.session, w)
 	if got, err := seqs(t, s.Query, Query{After: 5}); err != nil || fmt.Sprint(got) != "[6]" {
 		t.Errorf("%v, %v", got, err)
 	}
@@ -204,7 +203,7 @@ func TestClosingEndsQueries(t *testing.T) {
 		queried <- s.Query(context.Background(), Query{}, func(*event.Event) error {
 			if given.Add(1) == 1 {
 				close(started)
-				_, _ = s.Wait(context.Background(), 1<<62) // a slow reader: until the store is closed
+				_, _ = s.Wait(context.Background(), event.Epoch{}, 1<<62) // a slow reader: until the store is closed
 			}
 			return nil
 		})

@@ -6,31 +6,20 @@ import (
 	"fmt"
 
 	"github.com/cockroachdb/pebble/v2"
+
+	"daemoneye.dev/procmond/collect/event"
 )
 
 // Wait blocks until the durable head is above after, and returns it. It goes on
-// waiting while the store is out of service. [ErrReplaced]: the epoch that after
-// belongs to has ended. [ErrClosed]: there will be no more.
-func (s *Store) Wait(ctx context.Context, after uint64) (uint64, error) {
-	s.mu.Lock()
-	epoch := s.stats.Epoch
-	s.mu.Unlock()
+// waiting while the store is out of service. after is a sequence of epoch, or, if
+// that is zero, of the one that is there. [ErrReplaced]: the store has, or now begins,
+// another epoch. [ErrClosed]: there will be no more.
+func (s *Store) Wait(ctx context.Context, epoch event.Epoch, after uint64) (head uint64, err error) {
 	for {
-		s.mu.Lock()
-		switch {
-		case !epoch.IsZero() && s.stats.Epoch != epoch:
-			s.mu.Unlock()
-			return 0, ErrReplaced
-		case s.head.Load() > after:
-			s.mu.Unlock()
-			return s.head.Load(), nil
-		case s.out == leaveClosed:
-			s.mu.Unlock()
-			return 0, ErrClosed
+		head, changed, err := s.pass(&epoch, after)
+		if changed == nil {
+			return head, err
 		}
-		epoch = s.stats.Epoch
-		changed := s.changedLocked()
-		s.mu.Unlock()
 		select {
 		case <-changed:
 		case <-ctx.Done():
@@ -39,15 +28,39 @@ func (s *Store) Wait(ctx context.Context, after uint64) (uint64, error) {
 	}
 }
 
-// Read calls fn with the events from..head as they are encoded, in order, at most
-// limit of them (0: all). From is raised to the lowest event kept. encoded is valid
-// only during the call. An error of fn ends the reading and is returned as it is.
-func (s *Store) Read(ctx context.Context, from uint64, limit int, fn func(seq uint64, encoded []byte) error) error {
+// pass returns what Wait waits for, or a channel that is closed when that may have
+// come. A zero epoch it sets.
+func (s *Store) pass(epoch *event.Epoch, after uint64) (head uint64, changed <-chan struct{}, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if epoch.IsZero() {
+		*epoch = s.stats.Epoch
+	}
+	switch {
+	case !s.stats.Epoch.IsZero() && s.stats.Epoch != *epoch:
+		return 0, nil, ErrReplaced
+	case s.head.Load() > after:
+		return s.head.Load(), nil, nil
+	case s.out == leaveClosed:
+		return 0, nil, ErrClosed
+	}
+	return 0, s.changedLocked(), nil
+}
+
+// Read calls fn with the events of epoch (zero: of whichever is there) from..head as
+// they are encoded, in order, at most limit of them (0: all). From is raised to the
+// lowest event kept, and sequences that were shed are left out. encoded is valid only
+// during the call. An error of fn ends the reading and is returned as it is.
+// [ErrReplaced]: the store has another epoch.
+func (s *Store) Read(ctx context.Context, epoch event.Epoch, from uint64, limit int, fn func(seq uint64, encoded []byte) error) error {
 	v, err := s.view()
 	if err != nil {
 		return err
 	}
 	defer v.release()
+	if err := sameEpoch(epoch, v.epoch); err != nil {
+		return err
+	}
 	if v.head < v.floor || from > v.head {
 		return nil
 	}
@@ -87,40 +100,29 @@ func (v *view) interrupted(ctx context.Context) error {
 	}
 }
 
-// Ack moves the cursor up to seq, durably: everything up to it is delivered. A
-// lower seq than the cursor changes nothing, one above the head is an error.
-func (s *Store) Ack(ctx context.Context, seq uint64) error {
+// Ack moves the cursor up to seq of epoch (zero: of the one that is there), durably:
+// everything up to it is delivered. A lower seq than the cursor changes nothing, one
+// above the head is an error. [ErrReplaced]: the store has another epoch, and nothing
+// was changed.
+func (s *Store) Ack(ctx context.Context, epoch event.Epoch, seq uint64) error {
 	n, err := s.writer(ctx)
 	if err != nil {
 		return err
 	}
 	defer s.release()
+	if err := sameEpoch(epoch, n.epoch); err != nil {
+		return err
+	}
 	if seq > n.head {
 		return fmt.Errorf("acknowledge event %d: the last one is %d", seq, n.head)
 	}
 	if seq <= n.cursor {
 		return nil
 	}
-	sum, err := n.sumBytes(n.cursor+1, seq)
-	if err != nil {
+	w := n.newWrite()
+	if err := w.moveCursor(seq); err != nil {
+		discard(w.batch)
 		return s.readFailed(err)
 	}
-	b := n.db.NewBatch()
-	defer discard(b)
-	must(b.Set([]byte(metaCursor), twoNumbers(seq, n.acked+sum), nil))
-	if err := s.commit(n, b); err != nil {
-		return err
-	}
-	n.cursor, n.acked = seq, n.acked+sum
-	s.publish(n)
-	return nil
-}
-
-// publish shows what a write changed, but for the head.
-func (s *Store) publish(n *session) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.session == n {
-		s.publishLocked(n)
-	}
+	return s.carryOut(n, w)
 }

@@ -74,14 +74,14 @@ func openReading(vs vfs.FS, dir, path string, id identity, lock *pebble.Lock) (*
 }
 
 func (r *reading) view() *view {
-	return &view{db: r.db, epoch: r.n.epoch, floor: r.n.floor.Load(), head: r.n.head, release: func() {}}
+	return &view{db: r.db, epoch: r.n.epoch, floor: r.n.floor, head: r.n.head, release: func() {}}
 }
 
 // stats is what a store that nobody runs knows of itself.
 func (r *reading) stats() Stats {
-	var events, bytes uint64
+	var owed tally
 	if r.n.owed {
-		events, bytes = r.n.backlog()
+		owed = r.n.backlog()
 	}
 	size, err := sizeOnDisk(readFS(), r.path)
 	if err != nil {
@@ -90,11 +90,12 @@ func (r *reading) stats() Stats {
 	return Stats{
 		Owed: r.n.owed,
 		Path: r.path, Epoch: r.n.epoch,
-		Head: r.n.head, Floor: r.n.floor.Load(), Cursor: r.n.cursor,
-		BacklogEvents: events, BacklogBytes: bytes,
+		Head: r.n.head, Floor: r.n.floor, Cursor: r.n.cursor,
+		BacklogEvents: owed.events, BacklogBytes: owed.bytes, Kept: r.n.kept(),
 		Bytes:         size,
 		Losses:        r.n.losses,
 		QuarantinedTo: r.n.ident.QuarantinedTo, QuarantinedAt: r.n.ident.QuarantinedAt,
+		RewoundTo: r.n.ident.rewoundTo(readFS(), r.path), RewoundAt: r.n.ident.RewoundAt,
 	}
 }
 

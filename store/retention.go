@@ -79,7 +79,7 @@ func (s *Store) retain(ctx context.Context) error {
 	if s.conf.Owed {
 		floor = min(floor, n.cursor+1)
 	}
-	if floor <= n.floor.Load() {
+	if floor <= n.floor {
 		return nil
 	}
 	s.retention.removed = now
@@ -115,7 +115,7 @@ func readMinutes(r pebble.Reader) (ms []minute, err error) {
 
 // wantedFloor returns the lowest sequence to keep.
 func (n *session) wantedFloor(r Retention, minutes []minute, now time.Time) (uint64, error) {
-	floor := n.floor.Load()
+	floor := n.floor
 	if r.Age > 0 {
 		// Minutes are removed whole, and not each on its own.
 		slack := max(time.Minute, r.Age/retainSlack/5)
@@ -148,7 +148,7 @@ func firstSince(minutes []minute, m, head uint64) uint64 {
 // floorBySize returns the lowest sequence to keep for the events to take no more
 // than limit bytes of tables. What is not in a table yet is not counted.
 func (n *session) floorBySize(limit uint64) (uint64, error) {
-	floor := n.floor.Load()
+	floor := n.floor
 	size := func(to uint64) (uint64, error) { return n.db.EstimateDiskUsage(eventKey(floor), eventKey(to)) }
 	if n.head < floor {
 		return floor, nil
@@ -169,34 +169,34 @@ func (n *session) floorBySize(limit uint64) (uint64, error) {
 
 // removeBelow removes the events below floor, and what the time index says of them.
 func (s *Store) removeBelow(n *session, floor uint64, minutes []minute) error {
-	old := n.floor.Load()
-	b := n.db.NewBatch()
-	defer discard(b)
-	must(b.DeleteRange(eventKey(old), eventKey(floor), nil))
-	must(b.Set([]byte(metaFloor), number(floor), nil))
-	trimMinutes(b, minutes, floor)
-	cursor, acked := n.cursor, n.acked
-	if cursor < floor-1 { // only if nothing is owed: it will not be delivered
-		sum, err := n.sumBytes(cursor+1, floor-1)
-		if err != nil {
-			return s.readFailed(err)
-		}
-		cursor, acked = floor-1, acked+sum
-		must(b.Set([]byte(metaCursor), twoNumbers(cursor, acked), nil))
+	w := n.newWrite()
+	if err := w.raiseFloor(floor, minutes); err != nil {
+		discard(w.batch)
+		return s.readFailed(err)
 	}
-	if err := s.commit(n, b); err != nil {
+	removed := n.kept() - w.kept()
+	if err := s.carryOut(n, w); err != nil {
 		return err
 	}
-	n.cursor, n.acked = cursor, acked
 	n.indexed = false
-	n.floor.Store(floor)
 	s.mu.Lock()
-	s.stats.Removed += floor - old
-	if s.session == n {
-		s.publishLocked(n)
-	}
-	s.mu.Unlock()
+	defer s.mu.Unlock()
+	s.stats.Removed += removed
 	return nil
+}
+
+func (w *write) raiseFloor(floor uint64, minutes []minute) error {
+	must(w.batch.DeleteRange(eventKey(w.floor), eventKey(floor), nil))
+	must(w.batch.Set([]byte(metaFloor), number(floor), nil))
+	trimMinutes(w.batch, minutes, floor)
+	if err := w.cutRanges(floor); err != nil {
+		return err
+	}
+	w.floor = floor
+	if w.cursor >= floor-1 {
+		return nil
+	}
+	return w.moveCursor(floor - 1) // nothing is owed, and this will not be delivered
 }
 
 // trimMinutes removes the entries that no query needs. Events are removed by

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"daemoneye.dev/procmond/collect/event"
 )
 
 // clock is a wall clock that can be stepped; the rest of it is the real one.
@@ -82,7 +84,7 @@ func TestRetentionNeverTakesWhatIsOwed(t *testing.T) {
 		if st := s.Stats(); st.Floor != 1 || st.BacklogEvents != 3 {
 			t.Errorf("stats: %+v", st)
 		}
-		if err := s.Ack(t.Context(), 2); err != nil {
+		if err := s.Ack(t.Context(), event.Epoch{}, 2); err != nil {
 			t.Error(err)
 		}
 		sleep(5 * time.Minute)

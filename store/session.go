@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"sync"
-	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -17,7 +16,7 @@ import (
 // that Stats shows are copied by publishLocked.
 type session struct {
 	db    *pebble.DB  // any goroutine that holds a reader
-	epoch event.Epoch // constant
+	epoch event.Epoch // constant: that of ident, or the one before it (see rewind.go)
 	ident identity    // constant
 	isNew bool        // constant: it had no epoch yet
 	owed  bool        // constant: the run before owed delivery
@@ -28,27 +27,19 @@ type session struct {
 	readers sync.WaitGroup
 	leaving chan struct{}
 
-	floor atomic.Uint64 // written by the holder of the slot
-	head  uint64        // as durable as Store.head
-	// total counts the encoded bytes of events 1..head, acked those of 1..cursor.
-	total, acked uint64
-	cursor       uint64
-	journal      uint64 // number of the last transition
-	losses       []LossTotal
-	minute       uint64 // a minute that is in the time index
-	indexed      bool   // whether minute means anything
+	ledger         // what writes change
+	journal uint64 // number of the last transition
+	minute  uint64 // a minute that is in the time index
+	indexed bool   // whether minute means anything
+	// patience is the backlog, in bytes, up to which shedding is not tried again,
+	// because the last time it found little; 0 if it found enough.
+	patience uint64
+
+	frozen *snapshot    // what views show while events are being shed, else nil
+	gate   sync.RWMutex // guards frozen
 
 	buf []byte // for encoding
 	key []byte
-}
-
-// backlog returns what is not acknowledged: events and bytes.
-func (n *session) backlog() (events, bytes uint64) {
-	done := max(n.cursor, n.floor.Load()-1)
-	if done >= n.head {
-		return 0, 0
-	}
-	return n.head - done, n.total - n.acked
 }
 
 // newSession reads what is to be known of an open database. It does not own db
@@ -58,6 +49,9 @@ func newSession(db *pebble.DB, id identity) (*session, error) {
 	stored, err := readMeta(db, metaEpoch)
 	if err != nil {
 		return nil, err
+	}
+	if len(stored) == len(n.epoch) && id.isRewound(event.Epoch(stored)) {
+		n.epoch = event.Epoch(stored)
 	}
 	if stored != nil && string(stored) != string(n.epoch[:]) {
 		return nil, fmt.Errorf("%w: its database has epoch %x, its file %s says %s", ErrNotStore, stored, identityFile, n.epoch)
@@ -89,12 +83,12 @@ func (n *session) readOrder() error {
 	if err != nil {
 		return err
 	}
-	n.floor.Store(max(parseMetaNumber(floor), 1))
+	n.floor = max(parseMetaNumber(floor), 1)
 	last, err := lastNumber(n.db, prefixEvent)
 	if err != nil {
 		return fmt.Errorf("find last event: %w", err)
 	}
-	n.head = max(last, n.floor.Load()-1)
+	n.head = max(last, n.floor-1)
 	total, err := readMeta(n.db, metaBytes)
 	if err != nil {
 		return err
@@ -104,7 +98,16 @@ func (n *session) readOrder() error {
 	if err != nil {
 		return err
 	}
-	n.cursor, n.acked = parseTwoNumbers(cursor)
+	n.cursor, n.settled = parseCursor(cursor)
+	n.settled.events = max(n.settled.events, n.floor-1)
+	stream, err := readMeta(n.db, metaStream)
+	if err != nil {
+		return err
+	}
+	n.stream = parseStream(stream)
+	if n.ranges, err = readRanges(n.db); err != nil {
+		return err
+	}
 	if n.journal, err = lastNumber(n.db, prefixJournal); err != nil {
 		return fmt.Errorf("find last transition: %w", err)
 	}
@@ -146,17 +149,4 @@ func addLoss(losses []LossTotal, l *event.Loss) ([]LossTotal, LossTotal) {
 		losses[i].Count += l.Count
 	}
 	return losses, losses[i]
-}
-
-// sumBytes adds up the encoded bytes of the events from..to, inclusive.
-func (n *session) sumBytes(from, to uint64) (sum uint64, err error) {
-	it, err := n.db.NewIter(&pebble.IterOptions{LowerBound: eventKey(from), UpperBound: eventKey(to + 1)})
-	if err != nil {
-		return 0, err
-	}
-	for it.First(); it.Valid(); it.Next() {
-		value := it.LazyValue()
-		sum += uint64(value.Len())
-	}
-	return sum, errors.Join(it.Error(), it.Close())
 }

@@ -13,10 +13,15 @@ type Stats struct {
 	// Head is the last durable sequence, Floor the lowest kept, Cursor the last
 	// acknowledged; Head+1 == Floor if no event is kept.
 	Head, Floor, Cursor uint64
+	// Kept counts the events that are there: from Floor to Head, but for those shed.
+	Kept uint64
 	// Owed says that somebody takes delivery. What is not acknowledged yet: events,
 	// and their encoded bytes; 0 if nothing is owed.
 	Owed                        bool
 	BacklogEvents, BacklogBytes uint64
+	// BacklogBudget is what BacklogBytes may grow to before events are shed; 0 if
+	// nothing is owed, or it is not known because no daemon runs.
+	BacklogBudget uint64
 	// Bytes that the store's files take on disk, with the ballast and what is
 	// allocated in advance, as du(1) counts; as of some 5 s ago.
 	Bytes uint64
@@ -41,10 +46,15 @@ type Stats struct {
 	BackgroundErrors         uint64
 	RetentionPaused          bool   // because of a step of the wall clock
 	RetentionPauses, Removed uint64 // Removed counts the events that retention removed
+	Shed, Sheds              uint64 // events shed, and how many times
 
 	// Where a damaged predecessor was put, and when; zero if there was none.
 	QuarantinedTo string
 	QuarantinedAt time.Time
+	// Where the events of the epoch before were put, and when, if the store turned out
+	// to be an older copy of itself; see [Store.Resume]. Zero if not.
+	RewoundTo string
+	RewoundAt time.Time
 }
 
 // LossTotal sums the loss events of one cause.
@@ -66,6 +76,10 @@ func (s *Store) Stats() Stats {
 	st.Syncs = s.fs.syncs.Load()
 	st.BackgroundErrors = s.backgroundErrors.Load()
 	st.Losses = append([]LossTotal(nil), st.Losses...)
-	st.BacklogEvents, st.BacklogBytes = s.backlogLocked()
+	if s.conf.Owed {
+		st.BacklogBudget = s.conf.MaxBacklog
+	} else {
+		st.BacklogEvents, st.BacklogBytes = 0, 0
+	}
 	return st
 }

@@ -28,6 +28,7 @@ type Store struct {
 	ample     time.Time    // slot; when there was plenty of space
 	retention retainer     // Serve alone
 	closing   *closing     // slot; not nil while a retired database is being closed
+	rewound   bool         // slot; this store has turned out to be an older copy
 
 	// wake tells Serve that the store left service, or that Close was called.
 	// Capacity 1, never closed: one signal is enough. back is the signal of
@@ -230,6 +231,7 @@ func (s *Store) enter(n *session) {
 	s.head.Store(n.head)
 	s.stats.Epoch = n.epoch
 	s.stats.QuarantinedTo, s.stats.QuarantinedAt = n.ident.QuarantinedTo, n.ident.QuarantinedAt
+	s.stats.RewoundTo, s.stats.RewoundAt = n.ident.rewoundTo(s.conf.FS, s.conf.Dir), n.ident.RewoundAt
 	s.stats.Reason, s.stats.Full = "", false
 	s.stats.Since = s.wall()
 	s.publishLocked(n)
@@ -238,17 +240,11 @@ func (s *Store) enter(n *session) {
 
 // publishLocked copies what Stats shows of a session.
 func (s *Store) publishLocked(n *session) {
-	s.stats.Floor = n.floor.Load()
-	s.stats.Cursor = n.cursor
+	s.stats.Floor, s.stats.Cursor = n.floor, n.cursor
 	s.stats.Losses = append(s.stats.Losses[:0:0], n.losses...)
-	s.stats.BacklogEvents, s.stats.BacklogBytes = n.backlog()
-}
-
-func (s *Store) backlogLocked() (events, bytes uint64) {
-	if !s.conf.Owed {
-		return 0, 0
-	}
-	return s.stats.BacklogEvents, s.stats.BacklogBytes
+	s.stats.Kept = n.kept()
+	owed := n.backlog()
+	s.stats.BacklogEvents, s.stats.BacklogBytes = owed.events, owed.bytes
 }
 
 // notifyLocked wakes everybody in Wait.

@@ -95,7 +95,7 @@ func testBatch(at time.Time, ns ...uint64) *event.Batch {
 // readAll decodes all events and checks that they are dense.
 func readAll(t testing.TB, s *Store) (es []*event.Event) {
 	t.Helper()
-	err := s.Read(t.Context(), 0, 0, func(seq uint64, encoded []byte) error {
+	err := s.Read(t.Context(), event.Epoch{}, 0, 0, func(seq uint64, encoded []byte) error {
 		e := new(event.Event)
 		if err := event.Decode(encoded, e); err != nil {
 			return err
@@ -133,7 +133,7 @@ func TestAppendIsWhole(t *testing.T) {
 	if err := s.Journal(t.Context(), Transition{Machine: "collector", From: "a", To: "b", At: testTime}); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Ack(t.Context(), 2); err != nil {
+	if err := s.Ack(t.Context(), event.Epoch{}, 2); err != nil {
 		t.Fatal(err)
 	}
 	before := s.Stats()
@@ -245,7 +245,7 @@ func TestWaitSeesEveryAdvance(t *testing.T) {
 	go func() {
 		defer close(seen)
 		for after := uint64(0); ; {
-			head, err := s.Wait(context.Background(), after)
+			head, err := s.Wait(context.Background(), event.Epoch{}, after)
 			if err != nil {
 				if !errors.Is(err, ErrClosed) {
 					t.Errorf("wait: %v", err)
@@ -264,7 +264,7 @@ func TestWaitSeesEveryAdvance(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := s.Wait(ctx, 20); !errors.Is(err, context.Canceled) {
+	if _, err := s.Wait(ctx, event.Epoch{}, 20); !errors.Is(err, context.Canceled) {
 		t.Errorf("wait with an ended context: %v", err)
 	}
 	mustClose(t, s, false)
@@ -276,10 +276,10 @@ func TestAckRefusesTheFuture(t *testing.T) {
 	s := mustOpen(t, testConfig(t, vfs.NewMem()))
 	defer mustClose(t, s, false)
 	mustAppend(t, s, testBatch(testTime, 1, 2))
-	if err := s.Ack(t.Context(), 3); err == nil {
+	if err := s.Ack(t.Context(), event.Epoch{}, 3); err == nil {
 		t.Error("acknowledged what does not exist")
 	}
-	if err := errors.Join(s.Ack(t.Context(), 2), s.Ack(t.Context(), 1)); err != nil {
+	if err := errors.Join(s.Ack(t.Context(), event.Epoch{}, 2), s.Ack(t.Context(), event.Epoch{}, 1)); err != nil {
 		t.Error(err)
 	}
 	if st := s.Stats(); st.Cursor != 2 || st.BacklogEvents != 0 || st.BacklogBytes != 0 {
@@ -302,11 +302,11 @@ func TestClosedStoreAnswers(t *testing.T) {
 	s := mustOpen(t, testConfig(t, vfs.NewMem()))
 	mustClose(t, s, true)
 	_, loadErr := s.Load(t.Context())
-	_, waitErr := s.Wait(t.Context(), 0)
+	_, waitErr := s.Wait(t.Context(), event.Epoch{}, 0)
 	for name, err := range map[string]error{
 		"append": s.Append(t.Context(), testBatch(testTime, 1)), "load": loadErr, "wait": waitErr,
-		"journal": s.Journal(t.Context(), Transition{}), "ack": s.Ack(t.Context(), 0), "serve": s.Serve(t.Context()),
-		"read": s.Read(t.Context(), 0, 0, nil),
+		"journal": s.Journal(t.Context(), Transition{}), "ack": s.Ack(t.Context(), event.Epoch{}, 0), "serve": s.Serve(t.Context()),
+		"read": s.Read(t.Context(), event.Epoch{}, 0, 0, nil),
 	} {
 		if !errors.Is(err, ErrClosed) {
 			t.Errorf("%s: %v", name, err)

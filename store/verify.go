@@ -87,9 +87,6 @@ func (v *Verification) add(where, what string, args ...any) {
 	v.Problems = append(v.Problems, Problem{Where: where, What: fmt.Sprintf(what, args...)})
 }
 
-// span is a range of sequences, inclusive.
-type span struct{ from, to uint64 }
-
 // verifier is one verification under way.
 type verifier struct {
 	*Verification
@@ -100,6 +97,8 @@ type verifier struct {
 	gaps    []span            // sequences that are not there, ascending
 	lost    []span            // sequences that loss events account for
 	losses  []LossTotal       // of the loss events that are there
+	owed    tally             // events above the cursor
+	partial bool              // some events could not be read
 	minutes map[uint64]uint64 // the first event of each minute
 }
 
@@ -130,6 +129,9 @@ func (v *verifier) run(ctx context.Context) error {
 		}
 	}
 	v.account()
+	if !v.partial {
+		v.ledger()
+	}
 	return nil
 }
 
@@ -247,11 +249,14 @@ func (v *verifier) journal(ctx context.Context) error {
 
 // meta checks the records about the store, and what they count.
 func (v *verifier) meta(ctx context.Context) error {
-	sizes := map[string]int{metaAsOf: 8, metaBytes: 8, metaClean: 8, metaCursor: 16, metaEpoch: 16, metaFloor: 8, metaOwed: 1}
+	sizes := map[string]int{metaAsOf: 8, metaBytes: 8, metaClean: 8, metaCursor: cursorSize, metaEpoch: 16, metaFloor: 8, metaOwed: 1}
 	err := v.each(ctx, prefixMeta, func(key, value []byte) {
 		want, known := sizes[string(key)]
-		if strings.HasPrefix(string(key), metaLoss) {
+		if strings.HasPrefix(string(key), metaLoss) || strings.HasPrefix(string(key), metaRange) {
 			want, known = 16, true
+		}
+		if string(key) == metaCursor && len(value) == oldCursorSize {
+			return
 		}
 		if known && len(value) != want {
 			v.add(string(key), "has %d bytes, want %d", len(value), want)
@@ -260,8 +265,8 @@ func (v *verifier) meta(ctx context.Context) error {
 	if v.n.cursor > v.n.head {
 		v.add("cursor", "is %d, above the last event %d", v.n.cursor, v.n.head)
 	}
-	if v.n.acked > v.n.total {
-		v.add("cursor", "counts %d bytes up to it, of %d in all", v.n.acked, v.n.total)
+	if v.n.settled.bytes > v.n.total || v.n.settled.events > v.n.head {
+		v.add("cursor", "counts %d bytes of %d events as settled, of %d and %d in all", v.n.settled.bytes, v.n.settled.events, v.n.total, v.n.head)
 	}
 	for _, seen := range v.losses {
 		i := slices.IndexFunc(v.n.losses, func(t LossTotal) bool { return t.Cause == seen.Cause })

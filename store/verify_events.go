@@ -75,7 +75,7 @@ func (w *eventWalk) skip() bool {
 	if err == nil || isRefusal(err) || from > w.view.head {
 		return false
 	}
-	w.damaged = true
+	w.damaged, w.partial = true, true
 	readable := func(i int) bool { return w.it.SeekGE(eventKey(from + uint64(i))) }
 	rest := int(w.view.head - from)
 	step := 1
@@ -103,7 +103,11 @@ func (w *eventWalk) check(seq uint64, value []byte) {
 	e := &w.event
 	if err := event.Decode(value, e); err != nil {
 		w.add(eventName(seq), "can not be decoded: %v", err)
+		w.partial = true
 		return
+	}
+	if seq > w.n.cursor {
+		w.owed.add(len(value))
 	}
 	if e.Seq != seq || e.Epoch != w.view.epoch {
 		w.add(eventName(seq), "says that it is %d of epoch %s", e.Seq, e.Epoch)
@@ -157,6 +161,47 @@ func (v *verifier) account() {
 
 func (v *verifier) absent(from, to uint64, n int) {
 	v.add(fmt.Sprintf("events %d to %d", from, to), "are missing, and %d loss events account for them, not one", n)
+}
+
+// ledger checks what the store knows of its events as a whole: the ranges that loss
+// events account for, which are disjoint, how much of each is absent, and the backlog.
+func (v *verifier) ledger() {
+	told := v.toldAboveFloor()
+	for i, r := range v.n.ranges {
+		switch where := fmt.Sprintf("range %d to %d", r.from, r.to); {
+		case !slices.Contains(told, r.span):
+			v.add(where, "is of no loss event")
+		case i > 0 && v.n.ranges[i-1].to >= r.from:
+			v.add(where, "overlaps the one before it")
+		case r.absent != v.absentIn(r.span):
+			v.add(where, "counts %d absent events of %d", r.absent, v.absentIn(r.span))
+		}
+	}
+	if len(told) != len(v.n.ranges) {
+		v.add("ranges of losses", "are %d, and loss events have %d", len(v.n.ranges), len(told))
+	}
+	if known := v.n.backlog(); known != v.owed {
+		v.add("cursor", "leaves %d bytes of %d events, and the store counts %d of %d", v.owed.bytes, v.owed.events, known.bytes, known.events)
+	}
+}
+
+// toldAboveFloor returns the ranges of loss events, but for what is below the floor.
+func (v *verifier) toldAboveFloor() (told []span) {
+	for _, s := range v.lost {
+		if s.from = max(s.from, v.n.floor); s.from <= s.to {
+			told = append(told, s)
+		}
+	}
+	return told
+}
+
+func (v *verifier) absentIn(s span) (n uint64) {
+	for _, gap := range v.gaps {
+		if from, to := max(s.from, gap.from), min(s.to, gap.to); from <= to {
+			n += to - from + 1
+		}
+	}
+	return n
 }
 
 // cover is a range of sequences that n loss events account for.

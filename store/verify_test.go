@@ -14,8 +14,6 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/google/go-cmp/cmp"
-
-	"daemoneye.dev/procmond/collect/event"
 )
 
 func mustVerify(t *testing.T, dir string) *Verification {
@@ -196,34 +194,6 @@ func TestVerifyAccountsForAbsentEvents(t *testing.T) {
 			}
 		})
 	}
-}
-
-// TestVerifyKnowsShedding removes events as shedding does: a range that is absent
-// but for some, and a loss event that says so.
-func TestVerifyKnowsShedding(t *testing.T) {
-	dir := deadStore(t, true)
-	shed := func(db *pebble.DB, l *event.Loss) error {
-		e := &event.Event{Seq: 6, Epoch: storedEpoch(t, dir), Kind: event.KindLoss, Observed: testTime, Loss: l}
-		return errors.Join(db.Delete(eventKey(2), pebble.Sync), db.Delete(eventKey(4), pebble.Sync), db.Set(eventKey(6), event.Append(nil, e), pebble.Sync),
-			db.Set(lossKey(l.Cause), twoNumbers(1, 2), pebble.Sync))
-	}
-	change(t, dir, func(db *pebble.DB) error { return shed(db, &event.Loss{FromSeq: 2, ToSeq: 4}) })
-	if v := mustVerify(t, dir); !v.OK() || v.Events != 4 || v.LastSeq != 6 {
-		t.Errorf("%+v", v)
-	}
-	change(t, dir, func(db *pebble.DB) error { return shed(db, &event.Loss{FromSeq: 2, ToSeq: 3}) })
-	if v := mustVerify(t, dir); len(v.Problems) != 1 || v.Problems[0].Where != "events 4 to 4" {
-		t.Errorf("%+v", v)
-	}
-}
-
-func storedEpoch(t *testing.T, dir string) event.Epoch {
-	t.Helper()
-	id, err := readIdentity(vfs.Default, dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return id.epoch()
 }
 
 // change writes to a store behind its back.

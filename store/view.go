@@ -20,7 +20,6 @@ type view struct {
 	// that is only read.
 	done    <-chan struct{}
 	release func()
-	session *session // nil for a database that is only read
 }
 
 // eventBounds returns the key bounds [lower, upper) of the events that are
@@ -32,17 +31,39 @@ func (v *view) eventBounds(from uint64) (lower, upper []byte) {
 // view returns a view of the present, or ErrUnavailable. A store that is only
 // short of space can still be read.
 func (s *Store) view() (*view, error) {
+	v, n, err := s.hold()
+	if err != nil {
+		return nil, err
+	}
+	// Not under mu: Pebble calls the store with locks held that this needs.
+	reader := n.reader()
+	v.db = reader
+	v.release = func() {
+		reader.release()
+		n.readers.Done()
+	}
+	return v, nil
+}
+
+// hold keeps the session open, and begins a view of it.
+func (s *Store) hold() (*view, *session, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.session == nil {
-		return nil, s.unavailableLocked()
-	}
 	n := s.session
+	if n == nil {
+		return nil, nil, s.unavailableLocked()
+	}
 	n.readers.Add(1)
-	return &view{
-		db: n.db, epoch: n.epoch, floor: n.floor.Load(), head: s.head.Load(),
-		done: n.leaving, release: n.readers.Done, session: n,
-	}, nil
+	return &view{epoch: n.epoch, floor: s.stats.Floor, head: s.head.Load(), done: n.leaving}, n, nil
+}
+
+// sameEpoch returns ErrReplaced if the epoch asked for, unless it is zero, is not
+// the one that is there.
+func sameEpoch(asked, have event.Epoch) error {
+	if asked.IsZero() || asked == have {
+		return nil
+	}
+	return fmt.Errorf("epoch %s: %w: it has epoch %s", asked, ErrReplaced, have)
 }
 
 // readFailed is given every error of reading a running store's database. It takes

@@ -62,7 +62,8 @@ type Loss struct {
 	// From and To bound the time in which something may be missing.
 	From, To time.Time
 	// FromSeq and ToSeq bound the lost sequences (inclusive) when events that
-	// had one were lost, else both are 0.
+	// had one were lost which no other loss tells of, else both are 0. Events
+	// between them may be there. Only the store knows them and sets them.
 	FromSeq, ToSeq uint64
 	// Count is how many, if Known.
 	Count uint64
@@ -115,7 +116,7 @@ type Table struct {
 	Processes []*Process // in no order
 	AsOf      time.Time  // of the last batch that had one; zero if none
 	BootID    string     // of the same batch
-	// Epoch of the store, and whether this store has never held an event.
+	// Epoch of the store, and whether it has never held an event of it.
 	Epoch Epoch
 	Empty bool
 	// Clean says that the run before this one ended in order, at CleanAt.
@@ -127,4 +128,8 @@ type Table struct {
 	// Quarantined is where a damaged predecessor of this store was put, for
 	// the loss event that must say so. Set only while Empty.
 	Quarantined string
+	// Rewound is where the events of the epoch before were put, because the store was
+	// an older copy of itself, for the loss event that must say so. The processes are
+	// still those of the last run. Set only while Empty.
+	Rewound string
 }
