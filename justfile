@@ -48,6 +48,10 @@ fmt:
 build:
     CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o bin/ ./cmd/...
 
+# The end-to-end tests of agent and collector in their long form: `just e2e 50`.
+e2e n="50":
+    PROCMOND_E2E_ROUNDS={{ n }} go test -count=1 -timeout 120m -run 'TestStreamIsTheStore|TestFullStream|TestBegins|TestAgentStarts' -v ./cmd/daemoneye-agent
+
 # The kill test in its long form: `just kills 200`.
 kills n="200":
     PROCMOND_KILLS={{ n }} go test -count=1 -timeout 60m -run TestKill -v ./cmd/procmond

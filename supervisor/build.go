@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"strconv"
 
+	"daemoneye.dev/procmond/bus"
 	"daemoneye.dev/procmond/collect"
 	"daemoneye.dev/procmond/collect/event"
 	"daemoneye.dev/procmond/store"
@@ -32,6 +35,9 @@ func (s *Supervisor) build() error {
 	if err := s.addCollector(); err != nil {
 		return err
 	}
+	if err := s.addLink(); err != nil {
+		return err
+	}
 	s.add(groupDelivery, s.cfg.Store, tree.Options{Deadline: unwatched})
 	for _, service := range s.cfg.Services {
 		s.add(groupAdmin, service, tree.Options{Deadline: unwatched})
@@ -49,8 +55,46 @@ func (s *Supervisor) build() error {
 // deadline.
 const unwatched = -1
 
+// addLink adds what there is only in coordinated mode. Requests stop first: those
+// who asked for the end are answered by then.
+func (s *Supervisor) addLink() error {
+	if s.cfg.Broker == nil {
+		return nil
+	}
+	var err error
+	if s.link, err = newLink(s); err != nil {
+		return err
+	}
+	s.solitude = solitude{timeout: s.cfg.Broker.BeginTimeout, since: s.started}
+	return errors.Join(s.link.addDelivery(), s.link.addControl())
+}
+
+// hotKeys are the caller's and the publisher's.
+func (s *Supervisor) hotKeys() map[string]collect.HotKey {
+	keys := map[string]collect.HotKey{keyWindow: func(value string) (func(), error) {
+		n, err := strconv.Atoi(value)
+		if err != nil || n < 1 || n > bus.MaxWindow {
+			return nil, fmt.Errorf("%q: want a whole number from 1 to %d", value, bus.MaxWindow)
+		}
+		return func() {
+			if s.link != nil { // else there is nobody to send anything to
+				_ = s.link.publisher.SetWindow(n) // it was checked
+			}
+		}, nil
+	}}
+	maps.Copy(keys, s.cfg.Hot)
+	return keys
+}
+
+// keyWindow is the hot key of the publisher.
+const keyWindow = "max_events_in_flight"
+
 func (s *Supervisor) add(group string, service tree.Service, opts tree.Options) {
-	s.paths = append(s.paths, group+"/"+service.String())
+	path := group + "/" + service.String()
+	if s.cfg.wrap != nil {
+		service = s.cfg.wrap(path, service)
+	}
+	s.paths = append(s.paths, path)
 	s.tree.Add(group, service, opts)
 }
 
@@ -65,11 +109,11 @@ func (s *Supervisor) addCollector() error {
 		Host:          s.cfg.Host,
 		Version:       s.cfg.Version,
 		Settings:      s.cfg.Settings,
-		HasLink:       s.cfg.Coordinated,
+		HasLink:       s.cfg.Broker != nil,
 		IsUnavailable: func(err error) bool { return errors.Is(err, store.ErrUnavailable) || errors.Is(err, store.ErrReplaced) },
 		Available:     s.cfg.Store.Available(),
 		Done:          tree.ErrDone,
-		Hot:           s.cfg.Hot,
+		Hot:           s.hotKeys(),
 		Restart:       s.cfg.Restart,
 		OnTransition:  s.journal.record,
 		Progress:      progress,
@@ -109,7 +153,7 @@ func (e storedEvents) Head() uint64 { return e.store.Head() }
 func (e storedEvents) Epoch() event.Epoch { return e.store.Stats().Epoch }
 
 func (e storedEvents) Wait(ctx context.Context, after uint64) (uint64, error) {
-	head, err := e.store.Wait(ctx, after)
+	head, err := e.store.Wait(ctx, event.Epoch{}, after)
 	return head, inWordsOfControl(err)
 }
 

@@ -106,6 +106,7 @@ func blank(database string) *control.State {
 		Services:     []control.Service{},
 		Loss:         []control.Loss{},
 		Transitions:  []control.Transition{},
+		RPC:          []control.Operation{},
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"daemoneye.dev/procmond/collect"
 	"daemoneye.dev/procmond/fsm"
 	"daemoneye.dev/procmond/store"
+	"daemoneye.dev/procmond/supervisor/control"
 	"daemoneye.dev/procmond/supervisor/tree"
 )
 
@@ -51,6 +52,11 @@ type facts struct {
 	machine  fsm.Snapshot
 	unserved string // why metrics are not served
 	stopping bool
+
+	registration fsm.Snapshot
+	link         *control.Link     // nil in standalone mode, like delivery
+	delivery     *control.Delivery //
+	pressure     control.Pressure
 }
 
 // judge names every reason why the daemon is not healthy.
@@ -59,6 +65,7 @@ func judge(f facts) Health {
 	judgeStore(&h, f)
 	judgeServices(&h, f)
 	judgeCollector(&h, f)
+	judgeLink(&h, f)
 	if f.unserved != "" {
 		h.add(LevelDegraded, "Metrics can not be served: %s.", f.unserved)
 	}
@@ -76,6 +83,9 @@ func judgeStore(h *Health, f facts) {
 	}
 	if f.store.QuarantinedTo != "" && f.now.Sub(f.store.QuarantinedAt) < quarantineWarning {
 		h.add(LevelDegraded, "A damaged store was set aside at %s: see %s.", clock(f.store.QuarantinedAt), f.store.QuarantinedTo)
+	}
+	if f.store.RewoundTo != "" && f.now.Sub(f.store.RewoundAt) < quarantineWarning {
+		h.add(LevelDegraded, "The store was an older copy of itself and began a new epoch at %s: see %s.", clock(f.store.RewoundAt), f.store.RewoundTo)
 	}
 	if f.store.RetentionPaused {
 		h.add(LevelDegraded, "The wall clock jumped, so retention waits before it removes anything.")
@@ -108,6 +118,48 @@ func judgeCollector(h *Health, f facts) {
 	for _, reason := range f.collect.Degraded {
 		h.add(LevelDegraded, "%s", reason)
 	}
+}
+
+// registrationGrace is how long a daemon may be without its agent before that is
+// worth a word: agents are restarted, and then it registers again by itself.
+const registrationGrace = 30 * time.Second
+
+// judgeLink says what of coordinated mode is not as it should be.
+func judgeLink(h *Health, f facts) {
+	if f.link == nil || f.stopping {
+		return
+	}
+	if f.machine.State == string(fsm.CollectorWaitingForAgent) {
+		h.add(LevelDegraded, "Monitoring has not begun: it waits for the agent since %s.", clock(f.machine.Since))
+	}
+	switch registered := f.registration.State == string(fsm.RegistrationRegistered); {
+	case f.registration.State == string(fsm.RegistrationFailed):
+		h.add(LevelDegraded, "Registration failed at %s: %s. It is tried again every minute.", clock(f.registration.Since), f.registration.Cause)
+	case !registered && f.now.Sub(f.registration.Since) > registrationGrace:
+		h.add(LevelDegraded, "No agent has this collector registered since %s%s. Events wait in the store.", clock(f.registration.Since), whyNot(f.link))
+	}
+	if f.pressure.On {
+		h.add(LevelDegraded, "Snapshots are taken less often since %s: %s", clock(orZero(f.pressure.Since)), f.pressure.Cause)
+	}
+	if d := f.delivery; d != nil && d.State == deliveryFailing {
+		h.add(LevelDegraded, "Events can not be delivered: %s.", d.LastError)
+	}
+}
+
+// whyNot is what keeps the control connection down.
+func whyNot(l *control.Link) string {
+	if l.Control.State == connected || l.Control.LastError == "" {
+		return ""
+	}
+	return ": " + l.Control.LastError
+}
+
+// orZero is the moment, or the zero time.
+func orZero(t *time.Time) time.Time {
+	if t == nil {
+		return time.Time{}
+	}
+	return *t
 }
 
 func clock(t time.Time) string { return t.Local().Format(time.DateTime) }

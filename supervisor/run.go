@@ -18,9 +18,14 @@ const (
 )
 
 // Run starts the tree and returns after it has stopped it in order: when ctx
-// ends, or the collector was shut down. The error names what did not stop in
-// time; the store must then not be marked clean.
+// ends, the agent asks for it, or the collector was shut down. The error names what
+// did not stop in time; the store must then not be marked clean.
 func (s *Supervisor) Run(ctx context.Context) error {
+	if s.link != nil {
+		if err := s.link.bus.Open(ctx); err != nil {
+			return fmt.Errorf("open link to the agent: %w", err)
+		}
+	}
 	s.tree.Start(ctx)
 	begun := s.begin(ctx)
 	s.awaitEnd(ctx)
@@ -29,7 +34,7 @@ func (s *Supervisor) Run(ctx context.Context) error {
 
 // begin starts monitoring in standalone mode, where nobody else would.
 func (s *Supervisor) begin(ctx context.Context) error {
-	if s.cfg.Coordinated {
+	if s.link != nil {
 		return nil
 	}
 	_, err := s.mailbox.Handle().BeginMonitoring(ctx, collect.Begin{Cause: modeStandalone})
@@ -39,13 +44,17 @@ func (s *Supervisor) begin(ctx context.Context) error {
 	return nil
 }
 
-// awaitEnd returns when the daemon is to stop.
+// awaitEnd returns when the daemon is to stop. Until then it watches whether the
+// collector has to begin without an agent.
 func (s *Supervisor) awaitEnd(ctx context.Context) {
 	tick := time.NewTicker(watchEnd)
 	defer tick.Stop()
 	for s.machine.State() != fsm.CollectorStopped {
+		s.beginAlone(ctx)
 		select {
 		case <-tick.C:
+		case <-s.end.asked:
+			return
 		case <-ctx.Done():
 			return
 		}
@@ -57,13 +66,20 @@ func (s *Supervisor) stop() error {
 	s.stopping.Store(true)
 	s.notify(Notice{Stopping: true, Status: "stopping: completing the last cycle"})
 	var faults []error
-	faults = append(faults, s.stopCollector())
+	if s.link != nil {
+		faults = append(faults, s.tree.Stop(s.link.monitorPath(), serviceStop))
+	}
+	collected := s.stopCollector()
+	faults = append(faults, collected, s.leave(collected))
 	for _, path := range s.paths {
 		if err := s.tree.Stop(path, serviceStop); err != nil {
 			faults = append(faults, fmt.Errorf("stop %s: %w", path, err))
 		}
 	}
 	faults = append(faults, s.tree.Close(serviceStop))
+	if s.link != nil {
+		faults = append(faults, s.link.close())
+	}
 	return errors.Join(faults...)
 }
 
@@ -77,7 +93,7 @@ func (s *Supervisor) stopCollector() error {
 	deadline, _ := ctx.Deadline()
 	result, err := s.askToShutDown(ctx, collect.Shutdown{
 		Deadline: deadline.Add(-s.cfg.StopTimeout / 4), // what is left is for the last append
-		Reason:   "stopped by the operator",
+		Reason:   s.end.why(),
 	})
 	switch {
 	case errors.Is(err, collect.ErrStopped) && s.machine.State() == fsm.CollectorStopped:

@@ -32,7 +32,7 @@ func (s *Supervisor) State() *control.State {
 		StartedAt:    control.At(s.started),
 		AsOf:         control.At(now),
 		Collector:    collectorState(f.machine, f.collect, now),
-		Registration: registrationState(s.registration.Snapshot()),
+		Registration: s.registrationState(f.registration),
 		Config:       control.ConfigState{Version: f.collect.ConfigVersion, Pending: orEmpty(f.collect.Pending)},
 		Sources:      control.Sources{Events: "none", Snapshots: s.cfg.Snapshots},
 		Interval:     intervalState(f.collect.Interval),
@@ -42,6 +42,10 @@ func (s *Supervisor) State() *control.State {
 		Services:     serviceStates(f.services),
 		Loss:         lossStates(f.store.Losses),
 		Transitions:  transitionStates(transitions),
+		Link:         f.link,
+		Delivery:     f.delivery,
+		Pressure:     f.pressure,
+		RPC:          s.link.operations(),
 	}
 }
 
@@ -51,7 +55,7 @@ const (
 )
 
 func (s *Supervisor) mode() string {
-	if s.cfg.Coordinated {
+	if s.cfg.Broker != nil {
 		return modeCoordinated
 	}
 	return modeStandalone
@@ -66,6 +70,11 @@ func (s *Supervisor) facts(now time.Time) facts {
 		machine:  s.machine.Snapshot(),
 		unserved: s.control.Unserved(),
 		stopping: s.stopping.Load(),
+
+		registration: s.registration.Snapshot(),
+		link:         s.link.state(),
+		delivery:     s.link.deliveryState(now),
+		pressure:     s.link.pressureState(),
 	}
 }
 
@@ -79,10 +88,6 @@ func collectorState(m fsm.Snapshot, c collect.Status, now time.Time) control.Col
 		LastError:  c.LastError,
 		TableSize:  c.TableSize,
 	}
-}
-
-func registrationState(r fsm.Snapshot) control.Registration {
-	return control.Registration{State: r.State, Since: control.At(r.Since), Cause: r.Cause}
 }
 
 func intervalState(i collect.Interval) control.Interval {
@@ -129,9 +134,13 @@ func storeState(s store.Stats) control.Store {
 		Epoch:         epochText(s.Epoch),
 		Head:          s.Head,
 		Floor:         s.Floor,
+		Kept:          s.Kept,
 		Cursor:        s.Cursor,
 		BacklogEvents: s.BacklogEvents,
 		BacklogBytes:  s.BacklogBytes,
+		BacklogBudget: s.BacklogBudget,
+		Shed:          s.Shed,
+		Sheds:         s.Sheds,
 		Bytes:         s.Bytes,
 		Appends:       s.Appends,
 		Syncs:         s.Syncs,
@@ -139,6 +148,8 @@ func storeState(s store.Stats) control.Store {
 		Reopens:       s.Reopens,
 		QuarantinedTo: s.QuarantinedTo,
 		QuarantinedAt: control.At(s.QuarantinedAt),
+		RewoundTo:     s.RewoundTo,
+		RewoundAt:     control.At(s.RewoundAt),
 	}
 }
 
@@ -200,12 +211,4 @@ func since(now, t time.Time) time.Duration {
 		return 0
 	}
 	return now.Sub(t)
-}
-
-// kept is how many events a store holds.
-func kept(s store.Stats) uint64 {
-	if s.Head < s.Floor {
-		return 0
-	}
-	return s.Head - s.Floor + 1
 }

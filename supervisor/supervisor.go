@@ -9,6 +9,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"daemoneye.dev/procmond/bus/rpc"
 	"daemoneye.dev/procmond/collect"
 	"daemoneye.dev/procmond/fsm"
 	"daemoneye.dev/procmond/store"
@@ -34,8 +35,11 @@ type Config struct {
 	Snapshots string
 	Host      collect.Host
 	Settings  collect.Settings
-	// Coordinated says that a broker is named: monitoring waits for its agent.
-	Coordinated bool
+	// Broker is the agent's, for which monitoring waits; nil is standalone mode.
+	Broker *Broker
+	// Window is how many events are sent to it at once, 1 to 1000; it can change
+	// while the daemon runs.
+	Window int
 	// SocketPath is the control socket's, see [control.SocketPath].
 	SocketPath string
 	// MetricsListen is a TCP address for /metrics and /healthz, or empty.
@@ -59,6 +63,18 @@ type Config struct {
 	Log     *logrus.Entry
 	// LogLinesLost counts the lines of the log that were thrown away; may be nil.
 	LogLinesLost func() uint64
+
+	// wrap, if a test gives it, is asked for what runs in a service's place.
+	wrap func(path string, service tree.Service) tree.Service
+}
+
+// Broker is an agent's broker, and how to deal with it.
+type Broker struct {
+	Socket string // path of its Unix socket
+	ID     string // of this collector, see [rpc.ValidID]
+	// BeginTimeout is how long monitoring waits for an agent to accept this
+	// collector; 0 begins at once, [BeginNever] waits.
+	BeginTimeout time.Duration
 }
 
 // Notice is news for the service manager.
@@ -81,6 +97,12 @@ func (c *Config) Validate() error {
 	need(c.Scanner != nil, "scanner")
 	need(c.SocketPath != "", "path of the control socket")
 	need(c.Log != nil, "log")
+	if c.Broker != nil {
+		need(c.Broker.Socket != "", "socket of the broker")
+		if err := rpc.ValidID(c.Broker.ID); err != nil {
+			faults = append(faults, err)
+		}
+	}
 	need(c.Watchdog == 0 || c.Abort != nil, "abort, which the watchdog needs,")
 	if c.Watchdog != 0 && c.Watchdog < MinWatchdog {
 		faults = append(faults, fmt.Errorf("watchdog %v: want 0 or at least %v", c.Watchdog, MinWatchdog))
@@ -101,6 +123,10 @@ type Supervisor struct {
 	control      *control.Server // set by New
 	paths        []string        // of the services, in the order in which they are stopped
 	stopping     atomic.Bool
+
+	end      *end
+	link     *link    // nil in standalone mode; constant
+	solitude solitude // Run alone
 }
 
 // New builds the tree; nothing runs yet.
@@ -117,6 +143,7 @@ func New(cfg Config) (*Supervisor, error) {
 		machine:      fsm.NewCollector(),
 		registration: fsm.NewRegistration(),
 		mailbox:      collect.NewMailbox(),
+		end:          newEnd(),
 	}
 	s.journal = newJournal(cfg.Store, s.earlierTransitions())
 	if err := s.build(); err != nil {

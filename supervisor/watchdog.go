@@ -62,6 +62,7 @@ func (w *watchdog) look(ctx context.Context) {
 	w.noticeSuspension(time.Now())
 	health := judge(s.facts(time.Now()))
 	w.announce(health)
+	s.link.tell(health)
 	w.abortOnHang()
 	// What touches the store comes last, and does not wait for it.
 	ctx, cancel := context.WithTimeout(ctx, journalDeadline)
@@ -150,13 +151,13 @@ func (w *watchdog) hung() []tree.Status {
 // ready reports whether the daemon does its job: the first snapshot is durable,
 // or it waits for an agent.
 func (s *Supervisor) ready() bool {
-	return s.mailbox.Status().Cycle.Count > 0 || (s.cfg.Coordinated && s.machine.State() == fsm.CollectorWaitingForAgent)
+	return s.mailbox.Status().Cycle.Count > 0 || (s.cfg.Broker != nil && s.machine.State() == fsm.CollectorWaitingForAgent)
 }
 
 // statusLine is one line for the service manager.
 func (s *Supervisor) statusLine(h Health) string {
 	status := s.mailbox.Status()
-	line := fmt.Sprintf("%s, %s: %d processes, %d events kept", h.Level, s.machine.State(), status.Cycle.Processes, kept(s.cfg.Store.Stats()))
+	line := fmt.Sprintf("%s, %s: %d processes, %d events kept", h.Level, s.machine.State(), status.Cycle.Processes, s.cfg.Store.Stats().Kept)
 	if len(h.Reasons) > 0 {
 		line += "; " + h.Reasons[0]
 	}

@@ -15,8 +15,8 @@ import (
 // is durable, and a slow terminal delays nobody.
 type eventSource interface {
 	Head() uint64
-	Wait(ctx context.Context, after uint64) (uint64, error)
-	Read(ctx context.Context, from uint64, limit int, fn func(seq uint64, encoded []byte) error) error
+	Wait(ctx context.Context, epoch event.Epoch, after uint64) (uint64, error)
+	Read(ctx context.Context, epoch event.Epoch, from uint64, limit int, fn func(seq uint64, encoded []byte) error) error
 }
 
 // liveView prints a line for each event as it becomes durable. It is a service
@@ -46,7 +46,7 @@ func (v *liveView) String() string { return "live view" }
 func (v *liveView) Serve(ctx context.Context) error {
 	out := v.out(ctx)
 	for {
-		head, err := v.source.Wait(ctx, v.next.Load()-1)
+		head, err := v.source.Wait(ctx, event.Epoch{}, v.next.Load()-1)
 		if err != nil {
 			return fmt.Errorf("wait for events: %w", err)
 		}
@@ -79,7 +79,7 @@ const liveChunk = 128
 func (v *liveView) read(ctx context.Context) (lines string, next uint64, err error) {
 	var b strings.Builder
 	next = v.next.Load()
-	err = v.source.Read(ctx, next, liveChunk, func(seq uint64, encoded []byte) error {
+	err = v.source.Read(ctx, event.Epoch{}, next, liveChunk, func(seq uint64, encoded []byte) error {
 		var e event.Event
 		if err := event.Decode(encoded, &e); err != nil {
 			return fmt.Errorf("event %d: %w", seq, err)

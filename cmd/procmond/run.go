@@ -13,6 +13,7 @@ import (
 	"github.com/alecthomas/kong"
 	"github.com/sirupsen/logrus"
 
+	"daemoneye.dev/procmond/bus/rpc"
 	"daemoneye.dev/procmond/cmd/procmond/internal/sdnotify"
 	"daemoneye.dev/procmond/cmd/procmond/internal/settings"
 	"daemoneye.dev/procmond/store"
@@ -35,6 +36,9 @@ configuration file (log_level). A flag wins over the environment, the environmen
 
 SIGTERM and SIGINT stop in order, another one half a second later stops at once; SIGHUP reads the file again.
 
+With $DAEMONEYE_BROKER_SOCKET set to the socket of an agent's broker it waits for that agent's word before it
+begins (see --begin-timeout), and delivers its events to it; without, it keeps them for itself.
+
 Examples:
 
   procmond --interval 10 --database /tmp/p.db
@@ -42,15 +46,13 @@ Examples:
   procmond run --exclude 'exe:/usr/bin/runc' --retention 7d,2GiB`
 }
 
-// brokerVariable names the broker's socket in coordinated mode.
-const brokerVariable = "DAEMONEYE_BROKER_SOCKET"
-
 // daemonRun is one run of the daemon.
 type daemonRun struct {
 	invocation
 	input    settings.Input
 	values   settings.Values
 	database string
+	broker   string // socket of the agent's broker; empty in standalone mode
 	// Two queues, so that neither waits for the other's reader.
 	logQueue  *lineQueue
 	viewQueue *lineQueue // nil if nobody watches
@@ -68,16 +70,14 @@ func (c *runCommand) run(ctx context.Context, p invocation) error {
 		input:      settings.Input{Flags: c.values, Environ: p.environ, ConfigFlag: c.config, DefaultFile: settings.DefaultFile},
 	}
 	values, faults, warnings := settings.Resolve(d.input)
-	if p.getenv(brokerVariable) != "" {
-		faults = append(faults, settings.Fault{
-			Origin: "environment " + brokerVariable,
-			What:   "this version has no coordinated mode yet: unset it to run standalone",
-		})
+	broker, err := brokerSocket(p.getenv(rpc.EnvSocket))
+	if err != nil {
+		faults = append(faults, settings.Fault{Origin: "environment " + rpc.EnvSocket, What: err.Error()})
 	}
 	if len(faults) > 0 {
 		return faults
 	}
-	d.values = values
+	d.values, d.broker = values, broker
 	defer d.flush()
 	if err := d.prepare(warnings); err != nil {
 		return err
@@ -172,11 +172,14 @@ func (d *daemonRun) attend(stop context.CancelFunc, signals <-chan os.Signal, op
 // supervise is the life of the store and the tree.
 func (d *daemonRun) supervise(ctx context.Context, opened chan<- *supervisor.Supervisor) error {
 	st, err := store.Open(ctx, store.Config{
-		Dir:       d.database,
-		Retention: store.Retention{Age: d.values.RetentionAge, Bytes: d.values.RetentionBytes},
-		LockWait:  store.DefaultLockWait,
-		Fatal:     d.last.storage,
-		Log:       d.log,
+		Dir:            d.database,
+		Retention:      store.Retention{Age: d.values.RetentionAge, Bytes: d.values.RetentionBytes},
+		LockWait:       store.DefaultLockWait,
+		Owed:           d.broker != "",
+		MaxBacklog:     d.values.MaxBacklog,
+		DeliverFromNow: d.values.DeliverFrom == settings.DeliverNow,
+		Fatal:          d.last.storage,
+		Log:            d.log,
 	})
 	if err != nil {
 		return openError(ctx, err)
@@ -211,7 +214,7 @@ func (d *daemonRun) runTree(ctx context.Context, st *store.Store, opened chan<- 
 		return err
 	}
 	opened <- s
-	d.log.WithFields(logrus.Fields{"database": d.database, "version": cfg.Version, "pid": os.Getpid(), "mode": "standalone"}).Info("Starts")
+	d.log.WithFields(logrus.Fields{"database": d.database, "version": cfg.Version, "pid": os.Getpid(), "mode": d.mode()}).Info("Starts")
 	return s.Run(ctx)
 }
 

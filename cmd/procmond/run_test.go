@@ -305,7 +305,7 @@ func (s *scriptedSource) Head() uint64 {
 	return s.head
 }
 
-func (s *scriptedSource) Wait(ctx context.Context, after uint64) (uint64, error) {
+func (s *scriptedSource) Wait(ctx context.Context, _ event.Epoch, after uint64) (uint64, error) {
 	if head := s.Head(); head > after {
 		return head, nil
 	}
@@ -323,7 +323,7 @@ func (s *scriptedSource) Wait(ctx context.Context, after uint64) (uint64, error)
 	}
 }
 
-func (s *scriptedSource) Read(_ context.Context, from uint64, limit int, fn func(uint64, []byte) error) error {
+func (s *scriptedSource) Read(_ context.Context, _ event.Epoch, from uint64, limit int, fn func(uint64, []byte) error) error {
 	for seq := from; seq <= s.Head() && limit > 0; seq, limit = seq+1, limit-1 {
 		e := &event.Event{Seq: seq, Kind: event.KindStart, Process: event.Process{PID: int32(seq), Exe: "/bin/x"}}
 		if err := fn(seq, event.Append(nil, e)); err != nil {

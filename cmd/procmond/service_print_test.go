@@ -45,7 +45,7 @@ func TestUnit(t *testing.T) {
 	lines := unitLines(t, service(t, systemdUnit))
 	for name, want := range map[string]string{
 		"Type": "notify", "Restart": "on-failure", "RestartPreventExitStatus": "64 65 76 77 78", "StateDirectory": "daemoneye",
-		"RuntimeDirectory": "daemoneye", "NoNewPrivileges": "yes", "ProtectSystem": "strict", "UMask": "0077",
+		"RuntimeDirectory": "procmond", "NoNewPrivileges": "yes", "ProtectSystem": "strict", "UMask": "0077",
 	} {
 		if lines[name] != want {
 			t.Errorf("%s is %q, want %q", name, lines[name], want)

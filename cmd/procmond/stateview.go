@@ -113,12 +113,7 @@ func (v *stateView) daemon(s *control.State) {
 	if c.ActivityMS >= time.Second.Milliseconds() && c.Activity != "" {
 		v.row("", "%s for %s", printable(c.Activity), span(time.Duration(c.ActivityMS)*time.Millisecond))
 	}
-	r := &s.Registration
-	registration := spaced(r.State) + v.sinceText(r.Since) + because(r.Cause)
-	if r.Attempts > 0 {
-		registration += fmt.Sprintf(", %d attempts, %d failed, heartbeats %d sent, %d failed", r.Attempts, r.Failures, r.Heartbeats.Sent, r.Heartbeats.Failed)
-	}
-	v.row("registration", "%s", registration)
+	v.link(s)
 	v.row("sources", "events %s, snapshots %s, every %s%s", printable(s.Sources.Events), printable(s.Sources.Snapshots),
 		seconds(s.Interval.CurrentS), v.intervalNote(&s.Interval))
 	v.cycle(&s.Cycle)
@@ -162,17 +157,16 @@ func (v *stateView) store(state *control.State) {
 		return
 	}
 	v.row("store", "%s, %s", printable(s.Path), bytesText(s.Bytes))
-	kept := uint64(0)
-	if s.Head >= s.Floor && s.Head > 0 {
-		kept = s.Head - s.Floor + 1
-	}
 	owed := ""
 	if state.Mode == modeCoordinated {
 		owed = fmt.Sprintf(", cursor %d, undelivered %d (%s)", s.Cursor, s.BacklogEvents, bytesText(s.BacklogBytes))
 	}
-	v.row("", "%d events kept, head %d%s%s", kept, s.Head, owed, counted(s.Removed, "removed by retention"))
+	v.row("", "%d events kept, head %d%s%s", s.Kept, s.Head, owed, counted(s.Removed, "removed by retention")+counted(s.Shed, "given up undelivered"))
 	v.row("", "epoch %s", printable(s.Epoch))
 	v.service(state)
+	if s.RewoundTo != "" {
+		v.row("", "was an older copy of itself %s; what it held is in %s", v.ago(s.RewoundAt), printable(s.RewoundTo))
+	}
 	if s.QuarantinedTo != "" {
 		v.row("", "a damaged predecessor was set aside %s: %s", v.ago(s.QuarantinedAt), printable(s.QuarantinedTo))
 	}

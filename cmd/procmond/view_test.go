@@ -54,7 +54,7 @@ func busyState() *control.State {
 		Totals:       control.Totals{Events: 999, ScansFailed: 1},
 		Store: control.Store{
 			Path: "/var/lib/daemoneye/processes.db", InService: false, Reason: "no space left", Since: before(time.Minute),
-			Epoch: strings.Repeat("ab", 16), Head: 1000, Floor: 11, Bytes: 5 << 20, Removed: 10,
+			Epoch: strings.Repeat("ab", 16), Head: 1000, Kept: 990, Floor: 11, Bytes: 5 << 20, Removed: 10,
 		},
 		Services: []control.Service{
 			{Path: "collection/collector", State: "backoff", Since: before(time.Minute), Restarts: 3, Panics: 1, LastError: "boom", LastPanic: "boom at x.go:1"},

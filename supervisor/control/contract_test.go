@@ -28,7 +28,7 @@ func exampleState() *State {
 		Mode: "standalone", Running: true, Health: HealthDegraded, Reasons: []string{"Something is not as it should be."},
 		PID: 4711, Version: "1.0.0", Coordinated: true, HostID: "0f1e2d3c", BootID: "b4a5", StartedAt: at(0), AsOf: at(9), Clean: &clean,
 		Collector:    Collector{State: "running", Since: at(1), Cause: "standalone", Activity: "idle", ActivityMS: 12, LastError: "read process 7: I/O error", TableSize: 75},
-		Registration: Registration{State: "unregistered", Since: at(0), Cause: "initial", Attempts: 1, Failures: 1, Heartbeats: Heartbeats{Sent: 1, Failed: 1}},
+		Registration: Registration{State: "unregistered", Since: at(0), Cause: "initial", Attempts: 1, Failures: 1, Heartbeats: Heartbeats{Sent: 1, Failed: 1}, AgentID: "8899aabbccddeeff", AgentVersion: "1.0.0", HeartbeatIntervalMS: 10000, LastError: "no answer within 2s"},
 		Config:       ConfigState{Version: 2, Pending: []string{"collection_interval"}},
 		Sources:      Sources{Events: "none", Snapshots: "portable"},
 		Interval:     Interval{ConfiguredS: 30, CurrentS: 45, Reason: "configured, stretched by pressure"},
@@ -36,8 +36,9 @@ func exampleState() *State {
 		Totals:       Totals{Events: 80, ScansFailed: 1, ShortLived: 1, Outages: 1, NotesLost: 1, LogLinesLost: 1},
 		Store: Store{
 			Path: "/var/lib/daemoneye/processes.db", InService: true, Reason: "no space left on the file system", Since: at(1), Epoch: "00112233445566778899aabbccddeeff",
-			Head: 80, Floor: 1, Cursor: 1, BacklogEvents: 1, BacklogBytes: 300, Bytes: 1 << 20, Appends: 5, Syncs: 7, Removed: 1, Reopens: 1,
+			Head: 80, Floor: 1, Kept: 80, Cursor: 1, BacklogEvents: 1, BacklogBytes: 300, BacklogBudget: 512 << 20, Shed: 1, Sheds: 1, Bytes: 1 << 20, Appends: 5, Syncs: 7, Removed: 1, Reopens: 1,
 			QuarantinedTo: "/var/lib/daemoneye/processes.db.corrupt-20261122T115900Z", QuarantinedAt: at(2),
+			RewoundTo: "/var/lib/daemoneye/processes.db.rewound-20261122T115900Z", RewoundAt: at(2),
 		},
 		Services: []Service{{
 			Path: "collection/collector", State: "running", Since: at(3), Restarts: 1, Panics: 1, LastError: "panic: boom", LastErrorAt: at(3),
@@ -45,6 +46,17 @@ func exampleState() *State {
 		}},
 		Loss:        []Loss{{Cause: "down", Count: 1, Missing: 1}},
 		Transitions: []Transition{{Machine: "collector", From: "waiting_for_agent", To: "running", Event: "begin", Cause: "standalone", At: *at(1)}},
+		Link: &Link{
+			Socket: "/run/daemoneye/broker.sock", ID: "procmond", Refused: 1,
+			Control: Connection{State: "connected", Since: at(1), Reconnects: 1, LastError: "connection refused"},
+			Events:  Connection{State: "reconnecting", Since: at(2), Reconnects: 2, LastError: "connection refused"},
+		},
+		Delivery: &Delivery{
+			State: "sending", Since: at(3), Window: 1000, LastSeq: 79, Delivered: 78, Batches: 4, Duplicates: 1, Resumes: 2, Full: 1, Unknown: 1,
+			InFlightMS: 3, LastAckMS: 4.5, LastError: "no answer within 10s", LastErrorAt: at(4),
+		},
+		Pressure: Pressure{On: true, Since: at(5), Cause: "The agent's stream is full.", Switches: 1},
+		RPC:      []Operation{{Operation: "HealthCheck", Count: 3, Errors: 1, Timeouts: 1}},
 	}
 }
 

@@ -40,6 +40,7 @@ func (m *stateMetrics) Collect(ch chan<- prometheus.Metric) {
 	e.daemon(state)
 	e.collector(state)
 	e.store(&state.Store)
+	e.link(state)
 	e.services(state.Services)
 	for _, loss := range state.Loss {
 		e.counter("loss_events_total", "Loss events by cause.", loss.Count, "cause", loss.Cause)
@@ -103,11 +104,45 @@ func (e emitter) store(s *Store) {
 	e.gauge("store_cursor", "Last acknowledged sequence.", float64(s.Cursor))
 	e.gauge("store_backlog_events", "Events not yet acknowledged.", float64(s.BacklogEvents))
 	e.gauge("store_backlog_bytes", "Bytes not yet acknowledged.", float64(s.BacklogBytes))
+	e.gauge("store_backlog_budget_bytes", "Bytes that may wait before the oldest events are given up.", float64(s.BacklogBudget))
+	e.counter("store_shed_total", "Events given up because the budget was used up.", s.Shed)
 	e.gauge("store_bytes", "Bytes on disk.", float64(s.Bytes))
 	e.counter("store_appends_total", "Durable appends.", s.Appends)
 	e.counter("store_syncs_total", "Fsyncs.", s.Syncs)
 	e.counter("store_removed_total", "Events removed by retention.", s.Removed)
 	e.counter("store_reopens_total", "Returns to service.", s.Reopens)
+}
+
+// link sends what there is only in coordinated mode, and pressure.
+func (e emitter) link(s *State) {
+	e.gauge("pressure", "1 while the collector is slowed down.", oneIf(s.Pressure.On))
+	e.counter("pressure_switches_total", "Times that pressure went on or off.", s.Pressure.Switches)
+	for _, op := range s.RPC {
+		e.counter("rpc_requests_total", "Requests of the agent.", op.Count, "operation", op.Operation)
+		e.counter("rpc_errors_total", "Requests of the agent that were answered with an error.", op.Errors, "operation", op.Operation)
+		e.counter("rpc_timeouts_total", "Requests of the agent whose deadline passed.", op.Timeouts, "operation", op.Operation)
+	}
+	if s.Link == nil || s.Delivery == nil {
+		return
+	}
+	for name, c := range map[string]Connection{"control": s.Link.Control, "events": s.Link.Events} {
+		e.gauge("link_connected", "1 while the connection to the broker stands.", oneIf(c.State == "connected"), "connection", name)
+		e.counter("link_reconnects_total", "Times that the connection came back.", c.Reconnects, "connection", name)
+	}
+	e.counter("link_refused_total", "What the broker did not permit.", s.Link.Refused)
+	e.delivery(s.Delivery)
+}
+
+func (e emitter) delivery(d *Delivery) {
+	e.gauge("delivery_last_seq", "Last event that the agent's stream acknowledged.", float64(d.LastSeq))
+	e.counter("delivered_total", "Events that the agent's stream acknowledged.", d.Delivered)
+	e.counter("delivery_batches_total", "Batches acknowledged.", d.Batches)
+	e.counter("delivery_duplicates_total", "Events that the stream had already.", d.Duplicates)
+	e.counter("delivery_resumes_total", "Times that the agent was asked what it has.", d.Resumes)
+	e.counter("delivery_full_total", "Times that the agent's stream had no room.", d.Full)
+	e.counter("delivery_unknown_total", "Batches with an unknown outcome.", d.Unknown)
+	e.gauge("delivery_in_flight_seconds", "How long the batch under way has been.", float64(d.InFlightMS)/1000)
+	e.gauge("delivery_last_ack_seconds", "How long the last batch took to be acknowledged.", d.LastAckMS/1000)
 }
 
 func (e emitter) services(services []Service) {

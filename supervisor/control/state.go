@@ -42,6 +42,12 @@ type State struct {
 	Services     []Service    `json:"services"`
 	Loss         []Loss       `json:"loss"`
 	Transitions  []Transition `json:"transitions"`
+
+	// Link and Delivery are null in standalone mode.
+	Link     *Link       `json:"link"`
+	Delivery *Delivery   `json:"delivery"`
+	Pressure Pressure    `json:"pressure"`
+	RPC      []Operation `json:"rpc"`
 }
 
 // Collector is the collector's machine and what its actor does.
@@ -64,6 +70,11 @@ type Registration struct {
 	Attempts   uint64     `json:"attempts"`
 	Failures   uint64     `json:"failures"`
 	Heartbeats Heartbeats `json:"heartbeats"`
+	// Who accepted it, and what was wrong with the last attempt that failed.
+	AgentID             string `json:"agent_id"`
+	AgentVersion        string `json:"agent_version"`
+	HeartbeatIntervalMS int64  `json:"heartbeat_interval_ms"`
+	LastError           string `json:"last_error"`
 }
 
 // Heartbeats counts since the daemon started.
@@ -129,9 +140,13 @@ type Store struct {
 	Epoch         string     `json:"epoch"`
 	Head          uint64     `json:"head"`
 	Floor         uint64     `json:"floor"`
+	Kept          uint64     `json:"kept"` // from floor to head, less those given up
 	Cursor        uint64     `json:"cursor"`
 	BacklogEvents uint64     `json:"backlog_events"`
 	BacklogBytes  uint64     `json:"backlog_bytes"`
+	BacklogBudget uint64     `json:"backlog_budget"` // bytes; 0 if nothing is owed
+	Shed          uint64     `json:"shed"`           // given up because the budget was used up
+	Sheds         uint64     `json:"sheds"`          // how many times that was done
 	Bytes         uint64     `json:"bytes"`
 	Appends       uint64     `json:"appends"`
 	Syncs         uint64     `json:"syncs"`
@@ -139,6 +154,9 @@ type Store struct {
 	Reopens       uint64     `json:"reopens"`
 	QuarantinedTo string     `json:"quarantined_to"`
 	QuarantinedAt *time.Time `json:"quarantined_at"`
+	// Where the events were put of a store that was an older copy of itself, and when.
+	RewoundTo string     `json:"rewound_to"`
+	RewoundAt *time.Time `json:"rewound_at"`
 }
 
 // Service is one service of the tree.

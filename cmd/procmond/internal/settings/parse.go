@@ -86,6 +86,40 @@ func scale(n int64, unit time.Duration) (time.Duration, error) {
 	return time.Duration(n) * unit, nil
 }
 
+// never is the value of a time that does not come.
+const never = "never"
+
+// maxBeginTimeout is longer than anybody waits who does not mean never.
+const maxBeginTimeout = 24 * time.Hour
+
+func parseBeginTimeout(v *Values, s string) error {
+	if s == never {
+		v.BeginTimeout = -1
+		return nil
+	}
+	d, err := duration(s, time.Second)
+	if err != nil || d > maxBeginTimeout {
+		return errors.New("want 0 to 24h (a number is seconds), or never")
+	}
+	v.BeginTimeout = d
+	return nil
+}
+
+// parseSizeBetween accepts a plain number as bytes too.
+func parseSizeBetween(lowest, highest uint64, field func(*Values) *uint64) func(*Values, string) error {
+	return func(v *Values, s string) error {
+		n, err := strconv.ParseUint(s, 10, 64)
+		if err != nil {
+			n, err = parseSize(s)
+		}
+		if err != nil || n < lowest || n > highest {
+			return fmt.Errorf("want a size from %dMiB to %dMiB, like 512MiB", lowest>>20, highest>>20)
+		}
+		*field(v) = n
+		return nil
+	}
+}
+
 const (
 	minRetentionAge   = time.Minute
 	minRetentionBytes = 16 << 20

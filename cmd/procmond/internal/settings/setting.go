@@ -67,7 +67,18 @@ type Values struct {
 	MetricsListen      string // host:port, empty is off
 	HostID             string // empty: derived from the machine
 	Watchdog           time.Duration
+	ID                 string        // at the agent
+	BeginTimeout       time.Duration // negative: never
+	MaxBacklog         uint64        // bytes
+	DeliverFrom        string        // DeliverOldest or DeliverNow
+	MaxEventsInFlight  int
 }
+
+// Where delivery begins.
+const (
+	DeliverOldest = "oldest"
+	DeliverNow    = "now"
+)
 
 // Hot returns the hot settings of v under their runtime keys.
 func Hot(v *Values) map[string]string {

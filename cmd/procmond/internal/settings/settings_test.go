@@ -30,6 +30,7 @@ func TestDefaults(t *testing.T) {
 	want := Values{
 		LogLevel: logrus.InfoLevel, LogFormat: "auto", Interval: 30 * time.Second, MemoryThreshold: 50, CPUThreshold: 50,
 		EventDriven: "auto", RetentionAge: 72 * time.Hour, RetentionBytes: 1 << 30, Watchdog: time.Minute,
+		ID: "procmond", BeginTimeout: time.Minute, MaxBacklog: 512 << 20, DeliverFrom: "oldest", MaxEventsInFlight: 1000,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
@@ -308,4 +309,27 @@ func FuzzFile(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestDeliverySettings(t *testing.T) {
+	for text, want := range map[string]time.Duration{"never": -1, "0": 0, "5": 5 * time.Second, "2m": 2 * time.Minute} {
+		v, faults, _ := Resolve(Input{Flags: map[string][]string{"begin-timeout": {text}}})
+		if len(faults) > 0 || v.BeginTimeout != want {
+			t.Errorf("%s: %v %v, want %v", text, v.BeginTimeout, faults, want)
+		}
+	}
+	for flag, texts := range map[string][]string{
+		"begin-timeout": {"-1", "soon", "25h"}, "max-backlog": {"1023KiB", "0", "-1", "2TiB", "x"},
+		"deliver-from": {"then"}, "max-events-in-flight": {"0", "1001", "many"}, "id": {"a.b", "lifecycle", "*"},
+	} {
+		for _, text := range texts {
+			if _, faults, _ := Resolve(Input{Flags: map[string][]string{flag: {text}}}); len(faults) != 1 {
+				t.Errorf("--%s %s: %v", flag, text, faults)
+			}
+		}
+	}
+	v, faults, _ := Resolve(Input{Flags: map[string][]string{"max-backlog": {"1GiB"}}})
+	if len(faults) > 0 || v.MaxBacklog != 1<<30 {
+		t.Errorf("%d %v", v.MaxBacklog, faults)
+	}
 }

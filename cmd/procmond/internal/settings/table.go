@@ -2,18 +2,61 @@ package settings
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/sirupsen/logrus"
 
+	"daemoneye.dev/procmond/bus/rpc"
 	"daemoneye.dev/procmond/collect/event"
 	"daemoneye.dev/procmond/supervisor"
 )
 
 // Table returns all settings, in the order in which they are documented.
 func Table() []Setting {
-	return append(dailySettings(), collectionSettings()...)
+	return slices.Concat(dailySettings(), collectionSettings(), deliverySettings())
+}
+
+// deliverySettings matter only to a daemon that has a broker.
+func deliverySettings() []Setting {
+	return []Setting{
+		{
+			Name: "id", Placeholder: "ID", Default: rpc.DefaultID, Limits: "1 to 64 of A-Z a-z 0-9 _ -",
+			Help:  "Name of this collector at its agent. Its secret lies beside the broker's socket, in secrets/ID.",
+			parse: one(func(v *Values, s string) error { v.ID = s; return rpc.ValidID(s) }),
+			show:  func(v *Values) string { return v.ID },
+		},
+		{
+			Name: "begin-timeout", Placeholder: "DURATION", Default: "60s", Limits: "0 to 24h, or never",
+			Help:  "Begin without the agent when none has accepted this collector for so long; 0 begins at once.",
+			parse: one(parseBeginTimeout),
+			show: func(v *Values) string {
+				if v.BeginTimeout < 0 {
+					return never
+				}
+				return v.BeginTimeout.String()
+			},
+		},
+		{
+			Name: "max-backlog", Placeholder: "SIZE", Default: "512MiB", Limits: "a size from 1MiB to 1TiB",
+			Help:  "Events that wait for the agent may take this much; then the oldest are given up, and a loss event says so.",
+			parse: one(parseSizeBetween(1<<20, 1<<40, func(v *Values) *uint64 { return &v.MaxBacklog })),
+			show:  func(v *Values) string { return fmt.Sprint(v.MaxBacklog) },
+		},
+		{
+			Name: "deliver-from", Placeholder: "WHERE", Default: DeliverOldest, Choices: []string{DeliverOldest, DeliverNow},
+			Help:  "What an agent's stream that never had events of this collector gets: the oldest kept ones that fit half of max-backlog and what follows, or what happens from now on.",
+			parse: one(func(v *Values, s string) error { v.DeliverFrom = s; return nil }),
+			show:  func(v *Values) string { return v.DeliverFrom },
+		},
+		{
+			Name: "max-events-in-flight", Hot: "max_events_in_flight", Placeholder: "N", Default: "1000", Limits: "1 to 1000",
+			Help:  "Send the agent no more events than this at once.",
+			parse: one(parseInt(1, 1000, func(v *Values) *int { return &v.MaxEventsInFlight })),
+			show:  func(v *Values) string { return fmt.Sprint(v.MaxEventsInFlight) },
+		},
+	}
 }
 
 func dailySettings() []Setting {
