@@ -229,8 +229,15 @@ func TestGracefulShutdownByTheAgent(t *testing.T) {
 	if code := p.wait(); code != 0 {
 		t.Errorf("exit %d", code)
 	}
-	if out, _ := r.ask("collectors", "-o", "json"); strings.Contains(out, `"healthy"`) || strings.Contains(out, `"stale"`) {
-		t.Errorf("it did not take its leave: %s", out)
+	out, _ := r.ask("collectors", "-o", "json")
+	var known []rpc.CollectorReport
+	if err := json.Unmarshal([]byte(out), &known); err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
+	for _, k := range known {
+		if k.Liveness != rpc.LivenessGone {
+			t.Errorf("it did not take its leave: it is %s", k.Liveness)
+		}
 	}
 	inStore := r.inStore()
 	r.compare(r.inStream(), inStore)
