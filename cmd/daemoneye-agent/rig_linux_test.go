@@ -57,6 +57,9 @@ type rig struct {
 
 func newRig(t testing.TB) *rig {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("builds and runs both programs")
+	}
 	bin, err := programs()
 	if err != nil {
 		t.Fatal(err)
