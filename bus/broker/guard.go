@@ -33,15 +33,18 @@ const reserved = "_R_."
 // maxConsumerRequest bounds what is read to make a consumer, in bytes.
 const maxConsumerRequest = 16 << 10
 
-// copy passes on everything from the client until either side fails.
-func (g *guard) copy(server io.Writer, client io.Reader) {
+// copy passes on everything from the client until either side fails, and returns how.
+func (g *guard) copy(server io.Writer, client io.Reader) error {
 	buffer := make([]byte, copyBuffer)
 	have := 0
 	for {
 		n, err := client.Read(buffer[have:])
 		rest, failed := g.pass(server, buffer[:have+n])
-		if err != nil || failed != nil {
-			return
+		if failed != nil {
+			return failed
+		}
+		if err != nil {
+			return err
 		}
 		have = copy(buffer, rest)
 	}

@@ -49,7 +49,7 @@ func (l *serverLog) Warnf(format string, v ...any) { l.log.Warnf(format, v...) }
 func (l *serverLog) Errorf(format string, v ...any) {
 	text := fmt.Sprintf(format, v...)
 	if found := clientID.FindStringSubmatch(text); found != nil {
-		l.ofClient(format, found[1])
+		l.ofClient(format, text, found[1])
 		l.log.Debug(text)
 		return
 	}
@@ -57,9 +57,10 @@ func (l *serverLog) Errorf(format string, v ...any) {
 	l.log.Error(text)
 }
 
-// ofClient counts what a client was refused. It looks at the format, whose end is the
-// server's own, where there is one.
-func (l *serverLog) ofClient(format, id string) {
+// ofClient counts what a client was refused. The end of the format is the server's
+// own; of the text, some is the client's, who can thereby only change what it is
+// itself counted for.
+func (l *serverLog) ofClient(format, text, id string) {
 	switch {
 	case strings.HasSuffix(format, formatPublish):
 		l.count(ReasonPublish, id)
@@ -67,9 +68,9 @@ func (l *serverLog) ofClient(format, id string) {
 		l.count(ReasonReply, id)
 	case strings.Contains(format, formatSubscribe):
 		l.count(ReasonSubscribe, id)
-	case strings.Contains(format, server.ErrMaxPayload.Error()):
+	case strings.Contains(text, server.ErrMaxPayload.Error()):
 		l.count(ReasonPayload, id)
-	case !strings.Contains(format, server.ErrAuthentication.Error()):
+	case !strings.Contains(text, server.ErrAuthentication.Error()):
 		l.count(ReasonProtocol, id)
 	}
 }

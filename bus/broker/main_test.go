@@ -161,11 +161,14 @@ func (unixDialer) SkipTLSHandshake() bool { return true }
 
 // connectAs connects over the socket with the secret that is in the file.
 func connectAs(cfg Config, user string, opts ...nats.Option) (*nats.Conn, error) {
-	secret, _ := os.ReadFile(rpc.SecretPath(cfg.Socket, user))
+	secret, _ := readSecret(cfg.Socket, user)
+	return dialAs(cfg, user, secret, append([]nats.Option{nats.CustomInboxPrefix(rpc.InboxPrefix(user))}, opts...)...)
+}
+
+func dialAs(cfg Config, user, secret string, opts ...nats.Option) (*nats.Conn, error) {
 	return nats.Connect("nats://agent", append([]nats.Option{
 		nats.SetCustomDialer(unixDialer{cfg.Socket}), nats.SkipHostLookup(),
-		nats.UserInfo(user, strings.TrimSpace(string(secret))),
-		nats.CustomInboxPrefix(rpc.InboxPrefix(user)),
+		nats.UserInfo(user, secret),
 		nats.MaxReconnects(-1), nats.ReconnectWait(20 * time.Millisecond), nats.IgnoreAuthErrorAbort(),
 		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}),
 	}, opts...)...)

@@ -51,16 +51,22 @@ func readSecret(socket, user string) (string, error) {
 	return secret, nil
 }
 
-// checkSecrets refuses a directory in which others can put files.
+// checkSecrets refuses a directory in which others can put files: other than root,
+// the own user, and who owns the directory that it lies in and so has it in hand.
 func checkSecrets(dir string) error {
 	info, err := os.Lstat(dir)
 	if err != nil {
 		return fmt.Errorf("look at secrets: %w", err)
 	}
+	above, err := os.Stat(filepath.Dir(dir))
+	if err != nil {
+		return fmt.Errorf("look at directory of the socket: %w", err)
+	}
 	owner, _, known := ownerOf(info)
-	trusted := known && (owner == 0 || owner == os.Geteuid())
+	host, _, _ := ownerOf(above)
+	trusted := known && (owner == 0 || owner == os.Geteuid() || owner == host)
 	if !info.IsDir() || !trusted || info.Mode().Perm()&0o022 != 0 {
-		return fmt.Errorf("%s: %w: want a directory of root or user %d that nobody else can write to", dir, ErrSecretUnsafe, os.Geteuid())
+		return fmt.Errorf("%s: %w: want a directory of root or user %d that nobody else can write to", dir, ErrSecretUnsafe, host)
 	}
 	return nil
 }
@@ -115,7 +121,7 @@ func makeSecrets(dir string, group int) error {
 	}
 	made := err == nil
 	if made {
-		if err := giveTo(dir, filepath.Dir(dir), NoGroup); err != nil {
+		if err := giveDir(dir); err != nil {
 			return err
 		}
 	}
@@ -136,18 +142,19 @@ func makeSecrets(dir string, group int) error {
 // admitGroup lets one group into the directory of secrets. A second one is refused:
 // it would take the first one's place.
 func admitGroup(dir string, group int) error {
-	info, err := os.Lstat(dir)
+	file, err := os.OpenFile(dir, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_DIRECTORY, 0)
+	if err != nil {
+		return fmt.Errorf("open secrets: %w", err)
+	}
+	defer func() { _ = file.Close() }()
+	info, err := file.Stat()
 	if err != nil {
 		return fmt.Errorf("look at secrets: %w", err)
 	}
-	_, has, _ := ownerOf(info)
-	if open := info.Mode().Perm()&0o050 != 0; open && has != group {
+	if _, has, _ := ownerOf(info); info.Mode().Perm()&0o050 != 0 && has != group {
 		return fmt.Errorf("secrets are open to group %d already: only one group can read its own", has)
 	}
-	if err := os.Chown(dir, -1, group); err != nil {
-		return fmt.Errorf("give secrets to group: %w", err)
-	}
-	if err := os.Chmod(dir, 0o750); err != nil { //nolint:gosec // the group is to pass
+	if err := errors.Join(file.Chown(-1, group), file.Chmod(0o750)); err != nil {
 		return fmt.Errorf("open secrets to group: %w", err)
 	}
 	return nil
@@ -182,7 +189,7 @@ func fillSecret(file *os.File, dir string, group int) error {
 	if group != NoGroup {
 		mode = 0o640
 	}
-	if err := giveTo(file.Name(), dir, group); err != nil {
+	if err := giveTo(file, dir, group); err != nil {
 		return err
 	}
 	if err := file.Chmod(mode); err != nil {
@@ -197,8 +204,19 @@ func fillSecret(file *os.File, dir string, group int) error {
 	return nil
 }
 
-// giveTo gives a file to a group, and if root asks, to whoever owns the directory.
-func giveTo(path, dir string, group int) error {
+// giveDir gives the directory of secrets to whoever owns the one it lies in.
+func giveDir(dir string) error {
+	file, err := os.OpenFile(dir, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_DIRECTORY, 0)
+	if err != nil {
+		return fmt.Errorf("open secrets: %w", err)
+	}
+	defer func() { _ = file.Close() }()
+	return giveTo(file, filepath.Dir(dir), NoGroup)
+}
+
+// giveTo gives a file to a group, and if root asks, to whoever owns the directory. It
+// takes no path: the owner of a directory could put something else there meanwhile.
+func giveTo(file *os.File, dir string, group int) error {
 	owner := -1
 	if os.Geteuid() == 0 {
 		info, err := os.Stat(dir)
@@ -207,8 +225,8 @@ func giveTo(path, dir string, group int) error {
 		}
 		owner, _, _ = ownerOf(info)
 	}
-	if err := os.Lchown(path, owner, group); err != nil {
-		return fmt.Errorf("give %s to its owner: %w", path, err)
+	if err := file.Chown(owner, group); err != nil {
+		return fmt.Errorf("give %s to its owner: %w", file.Name(), err)
 	}
 	return nil
 }

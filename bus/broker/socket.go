@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"sync"
 	"time"
 )
@@ -37,7 +36,7 @@ func (b *Broker) serveSocket(ctx context.Context, beat func(string)) error {
 	return b.serveOn(ctx, beat, l, func(ctx context.Context, conn net.Conn) {
 		who, err := peerOf(conn.(*net.UnixConn))
 		if err != nil || !b.cfg.mayConnect(who) {
-			b.turnAway(ctx, conn, ReasonPeer, who.String(), "Authorization Violation")
+			b.turnAway(conn, ReasonPeer, who.String(), "Authorization Violation")
 			return
 		}
 		b.serveClient(ctx, conn, client{peer: who.String()}, nil)
@@ -112,17 +111,17 @@ func (b *Broker) serveClient(ctx context.Context, conn net.Conn, who client, sec
 	case b.slots <- struct{}{}:
 		defer func() { <-b.slots }()
 	default:
-		b.turnAway(ctx, conn, ReasonConnections, who.String(), "maximum connections exceeded")
+		b.turnAway(conn, ReasonConnections, who.String(), "maximum connections exceeded")
 		return
 	}
 	r := b.running.Load()
 	if r == nil {
-		b.turnAway(ctx, conn, ReasonDown, who.String(), "Server Is Not Running")
+		b.turnAway(conn, ReasonDown, who.String(), "Server Is Not Running")
 		return
 	}
 	inner, err := r.srv.InProcessConn()
 	if err != nil {
-		b.turnAway(ctx, conn, ReasonDown, who.String(), "Server Is Shutting Down")
+		b.turnAway(conn, ReasonDown, who.String(), "Server Is Shutting Down")
 		return
 	}
 	defer func() { _ = inner.Close() }()
@@ -190,20 +189,25 @@ func (b *Broker) secure(conn net.Conn, greeting []byte, config *tls.Config, who 
 	return secured, nil
 }
 
-// splice copies both ways until either side ends, and closes both.
+// lingering is how long a client may take to read the server's last words.
+const lingering = time.Second
+
+// splice copies both ways until either side ends, and closes both. A client that the
+// server hangs up on can still say what it was about to say, or it would not read
+// why.
 func (b *Broker) splice(conn, inner net.Conn, fromServer *bufio.Reader) {
-	closeBoth := func() {
-		_ = inner.Close()
-		_ = conn.Close()
-	}
 	var toClient sync.WaitGroup
 	defer toClient.Wait()
 	toClient.Go(func() {
-		defer closeBoth()
+		defer func() { _ = inner.Close() }()
 		_, _ = fromServer.WriteTo(patient{conn, b.cfg.pace.write})
+		hangUp(conn)
 	})
-	defer closeBoth()
-	new(guard).copy(inner, conn)
+	defer func() { _ = inner.Close() }()
+	if err := new(guard).copy(inner, conn); errors.Is(err, io.ErrClosedPipe) {
+		_, _ = io.Copy(io.Discard, conn)
+	}
+	_ = conn.Close()
 }
 
 // patient is a connection to which each write may take only so long: who does not
@@ -220,7 +224,7 @@ func (p patient) Write(data []byte) (int, error) {
 
 // turnAway counts a client and tells it why it may not come in, in such a way that it
 // reads it: after a greeting, and without hanging up on what the client says first.
-func (b *Broker) turnAway(ctx context.Context, conn net.Conn, reason, who, text string) {
+func (b *Broker) turnAway(conn net.Conn, reason, who, text string) {
 	b.refusals.count(reason, who)
 	select {
 	case b.turnedAway <- struct{}{}:
@@ -233,9 +237,15 @@ func (b *Broker) turnAway(ctx context.Context, conn net.Conn, reason, who, text 
 		b.cfg.ServerName, MaxPayload, text); err != nil {
 		return
 	}
-	_ = conn.SetReadDeadline(time.Now().Add(min(b.cfg.pace.handshake, time.Second)))
-	buffer := make([]byte, 4<<10)
-	if _, err := conn.Read(buffer); err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, os.ErrDeadlineExceeded) && ctx.Err() == nil {
-		b.cfg.Log.WithError(err).Debug("Client gone before it was refused")
+	hangUp(conn)
+	_, _ = io.Copy(io.Discard, conn)
+}
+
+// hangUp ends what is said to a client, and leaves it a while to hear it: one that is
+// still speaking when its connection is closed does not.
+func hangUp(conn net.Conn) {
+	if half, ok := conn.(interface{ CloseWrite() error }); ok {
+		_ = half.CloseWrite()
 	}
+	_ = conn.SetReadDeadline(time.Now().Add(lingering))
 }
