@@ -175,7 +175,7 @@ func (u *upkeep) publish(r *run, state streamState) {
 		Messages: state.info.Msgs, Bytes: state.info.Bytes,
 		MaxBytes: uint64(b.cfg.MaxBytes), MaxAgeS: b.cfg.MaxAge.Seconds(),
 		FirstSeq: state.info.FirstSeq, LastSeq: state.info.LastSeq,
-		Consumers: state.durables, FullInS: fullIn, RateEventS: events,
+		Consumers: state.durables, Purged: b.purged.Load(), FullInS: fullIn, RateEventS: events,
 		InService: true, LastFault: r.log.lastFault(),
 	}
 	if state.durables > 0 {
