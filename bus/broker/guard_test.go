@@ -102,9 +102,9 @@ func TestGuardIsTransparent(t *testing.T) {
 		var in, want strings.Builder
 		in.WriteString(connectProcmond)
 		want.WriteString(connectProcmond)
-		for range rapid.IntRange(0, 30).Draw(t, "messages") {
+		for range rapid.IntRange(0, 10).Draw(t, "messages") {
 			payload := rapid.StringOfN(rapid.SampledFrom([]rune("PUB a\r\n0")), 0, 200, -1).Draw(t, "payload")
-			payload += strings.Repeat("x", rapid.SampledFrom([]int{0, 1, copyBuffer - 30, copyBuffer, 3 * copyBuffer}).Draw(t, "more"))
+			payload += strings.Repeat("x", rapid.SampledFrom([]int{0, 0, 0, 1, copyBuffer - 30, copyBuffer}).Draw(t, "more"))
 			reply := rapid.SampledFrom([]string{"", "_INBOX.procmond.7 ", "elsewhere "}).Draw(t, "reply")
 			fmt.Fprintf(&in, "PUB subject %s%d\r\n%s\r\n", reply, len(payload), payload)
 			fmt.Fprintf(&want, "PUB subject %s%d\r\n%s\r\n", strings.Replace(reply, "else", reserved+"else", 1), len(payload), payload)

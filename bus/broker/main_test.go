@@ -218,12 +218,16 @@ func batch(id string, epoch event.Epoch, from, to uint64, size int) []*nats.Msg 
 }
 
 func publish(nc *nats.Conn, msgs []*nats.Msg) error {
-	js, err := jetstream.New(nc)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	return publishFor(ctx, nc, msgs)
+}
+
+func publishFor(ctx context.Context, nc *nats.Conn, msgs []*nats.Msg) error {
+	js, err := jetstream.New(nc, jetstream.WithDefaultTimeout(time.Second))
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
 	ack, err := jetstreamext.PublishMsgBatch(ctx, js, msgs)
 	if err == nil && ack.BatchSize != uint64(len(msgs)) {
 		return fmt.Errorf("%d of %d taken", ack.BatchSize, len(msgs))

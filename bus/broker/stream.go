@@ -108,6 +108,10 @@ type streamState struct {
 // with.
 func (u *upkeep) read(ctx context.Context, r *run) (streamState, error) {
 	info, err := r.stream.Info(ctx)
+	if errors.Is(err, jetstream.ErrStreamNotFound) || err == nil && !info.Created.Equal(r.created) {
+		r.lost.Store(true) // for the server to make it anew
+		return streamState{}, jetstream.ErrStreamNotFound
+	}
 	if err != nil {
 		return streamState{}, fmt.Errorf("look at stream: %w", err)
 	}
