@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -217,12 +218,16 @@ func batch(id string, epoch event.Epoch, from, to uint64, size int) []*nats.Msg 
 }
 
 func publish(nc *nats.Conn, msgs []*nats.Msg) error {
-	js, err := jetstream.New(nc)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	return publishFor(ctx, nc, msgs)
+}
+
+func publishFor(ctx context.Context, nc *nats.Conn, msgs []*nats.Msg) error {
+	js, err := jetstream.New(nc, jetstream.WithDefaultTimeout(time.Second))
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
 	ack, err := jetstreamext.PublishMsgBatch(ctx, js, msgs)
 	if err == nil && ack.BatchSize != uint64(len(msgs)) {
 		return fmt.Errorf("%d of %d taken", ack.BatchSize, len(msgs))
@@ -235,6 +240,31 @@ func (f *fixture) deliver(t *testing.T, nc *nats.Conn, msgs []*nats.Msg) {
 	if err := publish(nc, msgs); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// wantCode fails unless an error is the server's of that number.
+func wantCode(t *testing.T, err error, code jetstream.ErrorCode) {
+	t.Helper()
+	var api *jetstream.APIError
+	if !errors.As(err, &api) || api.ErrorCode != code {
+		t.Errorf("want error %d: %v", code, err)
+	}
+}
+
+func (f *fixture) wantLast(t *testing.T, id string, epoch event.Epoch, seq uint64) rpc.Position {
+	t.Helper()
+	p, err := f.Last(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := epoch.String()
+	if seq == 0 {
+		text = ""
+	}
+	if p.Epoch != text || p.Seq != seq || p.StreamCreated.IsZero() {
+		t.Errorf("last is %+v, want %s.%d", p, text, seq)
+	}
+	return p
 }
 
 // beBroker runs a broker in the directory that the environment names, until killed.
@@ -255,10 +285,10 @@ func bePeer() {
 	nc, err := nats.Connect("nats://agent", nats.SetCustomDialer(unixDialer{os.Getenv("BROKER_TEST_SOCKET")}), nats.SkipHostLookup(),
 		nats.UserInfo(os.Getenv("BROKER_TEST_USER"), os.Getenv("BROKER_TEST_SECRET")))
 	if err != nil {
-		_, _ = fmt.Fprintln(os.Stdout, strconv.Quote(err.Error()))
+		fmt.Println(strconv.Quote(err.Error()))
 	} else {
-		_, _ = fmt.Fprintln(os.Stdout, "connected")
+		fmt.Println("connected")
 		nc.Close()
 	}
-	os.Exit(0) //nolint:forbidigo // here the test binary is a program of its own
+	os.Exit(0)
 }

@@ -48,7 +48,6 @@ func (b *Broker) Report() rpc.StreamReport {
 	b.reporting.Lock()
 	defer b.reporting.Unlock()
 	report := b.report
-	report.Purged = b.purged.Load()
 	report.InService = report.InService && b.Ready()
 	return report
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -47,7 +48,8 @@ type run struct {
 	js        jetstream.JetStream
 	stream    jetstream.Stream
 	positions jetstream.Stream
-	created   time.Time // of stream
+	created   time.Time   // of stream
+	lost      atomic.Bool // stream is gone, or another one; set by the service "stream"
 	recorded  map[string]record
 	seen      uint64 // last sequence of the stream for which positions were recorded; this and recorded are guarded by Broker.positions
 }
@@ -229,6 +231,8 @@ func (r *run) fault() error {
 		return errors.New("server has ended by itself")
 	case !r.srv.JetStreamEnabled():
 		return fmt.Errorf("JetStream was disabled: %s", r.log.lastFault())
+	case r.lost.Load():
+		return errors.New("stream of events was deleted")
 	case r.nc.IsClosed():
 		return fmt.Errorf("connection to server was lost: %w", errors.Join(r.nc.LastError(), fs.ErrClosed))
 	}

@@ -108,6 +108,10 @@ type streamState struct {
 // with.
 func (u *upkeep) read(ctx context.Context, r *run) (streamState, error) {
 	info, err := r.stream.Info(ctx)
+	if errors.Is(err, jetstream.ErrStreamNotFound) || err == nil && !info.Created.Equal(r.created) {
+		r.lost.Store(true) // for the server to make it anew
+		return streamState{}, jetstream.ErrStreamNotFound
+	}
 	if err != nil {
 		return streamState{}, fmt.Errorf("look at stream: %w", err)
 	}
@@ -175,7 +179,7 @@ func (u *upkeep) publish(r *run, state streamState) {
 		Messages: state.info.Msgs, Bytes: state.info.Bytes,
 		MaxBytes: uint64(b.cfg.MaxBytes), MaxAgeS: b.cfg.MaxAge.Seconds(),
 		FirstSeq: state.info.FirstSeq, LastSeq: state.info.LastSeq,
-		Consumers: state.durables, FullInS: fullIn, RateEventS: events,
+		Consumers: state.durables, Purged: b.purged.Load(), FullInS: fullIn, RateEventS: events,
 		InService: true, LastFault: r.log.lastFault(),
 	}
 	if state.durables > 0 {
