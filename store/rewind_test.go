@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -97,24 +98,27 @@ func TestResumeOfAnOlderCopy(t *testing.T) {
 // word and the new epoch: what is found is as it was, or is the new epoch.
 func TestRewindingSurvivesPowerCut(t *testing.T) {
 	mem := vfs.NewCrashableMem()
+	var mu sync.Mutex // guards clones
 	var clones []*vfs.MemFS
-	armed := false
+	var armed atomic.Bool
 	s, r := oldCopy(t, injectFaults(mem, errorfs.InjectorFunc(func(op errorfs.Op) error {
-		if armed && op.Kind.ReadOrWrite() == errorfs.OpIsWrite {
+		if armed.Load() && op.Kind.ReadOrWrite() == errorfs.OpIsWrite {
+			mu.Lock()
+			defer mu.Unlock()
 			clones = append(clones, mem.CrashClone(vfs.CrashCloneCfg{}))
 		}
 		return nil
 	})))
-	armed = true
+	armed.Store(true)
 	if _, _, err := s.Resume(t.Context(), r); !errors.Is(err, ErrUnavailable) {
 		t.Fatal(err)
 	}
 	if err := s.reopen(t.Context(), leaveBroken); err != nil {
 		t.Fatal(err)
 	}
-	armed = false
+	armed.Store(false)
 	checkRewound(t, s, mem, r.Epoch)
-	mustClose(t, s, false)
+	mustClose(t, s, false) // ends the background work that may be copying
 	before := 0
 	for i, crashed := range clones {
 		s := mustOpen(t, tightConfig(t, crashed))
@@ -135,7 +139,7 @@ func TestRewindingSurvivesPowerCut(t *testing.T) {
 
 // TestRewindingWithoutSpace runs out of space at each write, for three of them.
 func TestRewindingWithoutSpace(t *testing.T) {
-	for at := range int64(60) {
+	for at := int64(0); at < 60; at += 3 {
 		var ops atomic.Int64
 		mem := vfs.NewMem()
 		c := tightConfig(t, injectFaults(mem, errorfs.InjectorFunc(func(op errorfs.Op) error {

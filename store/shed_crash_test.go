@@ -70,7 +70,7 @@ func (p *shedder) batch() *event.Batch {
 // as a whole or not at all.
 func TestShedPowerCut(t *testing.T) {
 	between := 0
-	for seed := range uint64(100) {
+	for seed := range uint64(40) {
 		if shedPowerCut(t, seed) {
 			between++
 		}

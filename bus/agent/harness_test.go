@@ -29,7 +29,12 @@ func TestMain(m *testing.M) {
 	if how := os.Getenv("AGENT_TEST_CHILD"); how != "" {
 		os.Exit(childMain(how)) //nolint:forbidigo // it is a program of its own here
 	}
-	goleak.VerifyTestMain(m)
+	goleak.VerifyTestMain(m,
+		// A server that was shut down and waited for lets go of these a moment later.
+		goleak.IgnoreAnyFunction("github.com/nats-io/nats-server/v2/server.(*fileStore).flushStreamStateLoop"),
+		goleak.IgnoreAnyFunction("github.com/nats-io/nats-server/v2/server.(*msgBlock).flushLoop"),
+		goleak.IgnoreAnyFunction("github.com/nats-io/nats-server/v2/server/ats.Register.func1"),
+	)
 }
 
 // childMain ends with a code, or waits for SIGTERM and ends as it is told.

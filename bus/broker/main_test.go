@@ -8,7 +8,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -34,7 +33,12 @@ func TestMain(m *testing.M) {
 	case "peer":
 		bePeer()
 	}
-	goleak.VerifyTestMain(m)
+	goleak.VerifyTestMain(m,
+		// A server that was shut down and waited for lets go of these a moment later.
+		goleak.IgnoreAnyFunction("github.com/nats-io/nats-server/v2/server.(*fileStore).flushStreamStateLoop"),
+		goleak.IgnoreAnyFunction("github.com/nats-io/nats-server/v2/server.(*msgBlock).flushLoop"),
+		goleak.IgnoreAnyFunction("github.com/nats-io/nats-server/v2/server/ats.Register.func1"),
+	)
 }
 
 // quick is a pace for tests.
@@ -285,10 +289,10 @@ func bePeer() {
 	nc, err := nats.Connect("nats://agent", nats.SetCustomDialer(unixDialer{os.Getenv("BROKER_TEST_SOCKET")}), nats.SkipHostLookup(),
 		nats.UserInfo(os.Getenv("BROKER_TEST_USER"), os.Getenv("BROKER_TEST_SECRET")))
 	if err != nil {
-		fmt.Println(strconv.Quote(err.Error()))
+		_, _ = fmt.Fprintf(os.Stdout, "%q\n", err.Error())
 	} else {
-		fmt.Println("connected")
+		_, _ = fmt.Fprintln(os.Stdout, "connected")
 		nc.Close()
 	}
-	os.Exit(0)
+	os.Exit(0) //nolint:forbidigo // it is no test
 }

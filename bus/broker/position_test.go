@@ -227,8 +227,13 @@ func (f *fixture) countEvents(t *testing.T) uint64 {
 	if err != nil {
 		t.Fatal(err)
 	}
+	all, err := c.Messages() // Next would make a consumer for each
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer all.Stop()
 	for n := uint64(1); n <= info.NumPending; n++ {
-		m, err := c.Next()
+		m, err := all.Next()
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -227,7 +227,7 @@ func TestNoServer(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1) // from the socket's Serve, once
 	go func() { ended <- b.Services()[1].Serve(ctx) }()
-	defer func() { cancel(); <-ended }()
+	defer func() { cancel(); t.Log("ended:", <-ended) }()
 	await(t, "socket", func() bool { _, err := os.Lstat(cfg.Socket); return err == nil })
 	if _, err := connectAs(cfg, "procmond"); err == nil || !strings.Contains(strings.ToLower(err.Error()), "server is not running") {
 		t.Errorf("told %v", err)
@@ -260,5 +260,5 @@ func TestSocketRestarts(t *testing.T) {
 		t.Error("the agent's connection suffered")
 	}
 	cancel()
-	<-ended
+	t.Log("ended:", <-ended)
 }

@@ -261,7 +261,7 @@ func TestConnectBeforeServer(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1) // from the server's Serve, once
 	go func() { ended <- b.Services()[0].Serve(ctx) }()
-	defer func() { cancel(); <-ended }()
+	defer func() { cancel(); t.Log("ended:", <-ended) }()
 	await(t, "connected", nc.IsConnected)
 	if m, err := nc.Request("x", nil, time.Second); err != nil || string(m.Data) != "y" {
 		t.Errorf("%v", err)
@@ -296,5 +296,5 @@ func TestStartFails(t *testing.T) {
 	go func() { ended <- b.Services()[0].Serve(ctx) }()
 	await(t, "the next start", b.Ready)
 	cancel()
-	<-ended
+	t.Log("ended:", <-ended)
 }
