@@ -235,7 +235,12 @@ func TestThresholds(t *testing.T) {
 		set(7<<20, 15*time.Second, "50 points", "scan modify 7 cpu")
 		set(7<<20, 15*time.Second, "as reported")
 		set(16<<20, 0, "both", "scan modify 7 rss cpu")
-		if got := w.store.kept()[len(w.store.kept())-1].Changes; got[1].Old != "50.0%" || got[1].New != "0.0%" || got[0].Old != "7340032" {
+		got := w.store.kept()[len(w.store.kept())-1].Changes
+		if _, err := w.handle.UpdateConfig(t.Context(), Update{Values: map[string]string{KeyMemoryThreshold: "200"}}); err != nil {
+			t.Error(err)
+		}
+		set(33<<20, 0, "106 %, not enough any more", "sensor config")
+		if got[1].Old != "50.0%" || got[1].New != "0.0%" || got[0].Old != "7340032" {
 			t.Errorf("changes %v", got)
 		}
 	})

@@ -59,7 +59,7 @@ func New(cfg Config) (*Agent, error) {
 // fire moves the machine and keeps a record of it. An event that the machine does not
 // accept any more (the agent shuts down meanwhile) is logged.
 func (a *Agent) fire(e fsm.AgentEvent, cause string) {
-	t, err := a.machine.Fire(e, cause)
+	t, err := a.move(e, cause)
 	if err != nil {
 		a.log.WithError(err).Debug("An event came too late")
 		return
@@ -67,18 +67,27 @@ func (a *Agent) fire(e fsm.AgentEvent, cause string) {
 	if !t.Changed() {
 		return
 	}
-	a.mu.Lock()
-	a.transitions = append(a.transitions, rpc.Transition{From: t.From, To: t.To, Event: t.Event, Cause: t.Cause, At: t.At})
-	if extra := len(a.transitions) - mostTransitions; extra > 0 {
-		a.transitions = slices.Delete(a.transitions, 0, extra)
-	}
-	a.mu.Unlock()
 	log := a.log.WithFields(logrus.Fields{"from": t.From, "cause": t.Cause})
 	if e == fsm.AgentTimeout {
 		log.Warnf("Agent is %s: it serves on and waits for who is missing; `daemoneye-agent begin ID` begins the others", t.To)
 		return
 	}
 	log.Infof("Agent is %s", t.To)
+}
+
+// move keeps machine and record together: a report shows both as of one moment.
+func (a *Agent) move(e fsm.AgentEvent, cause string) (fsm.Transition, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	t, err := a.machine.Fire(e, cause)
+	if err != nil || !t.Changed() {
+		return t, err
+	}
+	a.transitions = append(a.transitions, rpc.Transition{From: t.From, To: t.To, Event: t.Event, Cause: t.Cause, At: t.At})
+	if extra := len(a.transitions) - mostTransitions; extra > 0 {
+		a.transitions = slices.Delete(a.transitions, 0, extra)
+	}
+	return t, nil
 }
 
 // refuse counts a refused message and says so in the log at debug: who sends them
@@ -117,7 +126,9 @@ func (a *Agent) askToStop(ctx context.Context, id string) error {
 
 // Report tells everything that is known. It blocks for no service and no collector.
 func (a *Agent) Report() rpc.AgentReport {
-	state := a.machine.Snapshot()
+	a.mu.Lock()
+	state, transitions := a.machine.Snapshot(), append([]rpc.Transition{}, a.transitions...)
+	a.mu.Unlock()
 	r := rpc.AgentReport{
 		AgentID: a.id, Version: a.cfg.Version, PID: os.Getpid(),
 		State: state.State, Since: state.Since, Cause: state.Cause, StartedAt: a.startedAt,
@@ -133,9 +144,7 @@ func (a *Agent) Report() rpc.AgentReport {
 			r.Collectors[i].Child = &report
 		}
 	}
-	a.mu.Lock()
-	r.Transitions = append([]rpc.Transition{}, a.transitions...)
-	a.mu.Unlock()
+	r.Transitions = transitions
 	r.Warnings = a.warnings(&r)
 	return r
 }

@@ -40,13 +40,16 @@ type Broker struct {
 	// running is the present server, nil while there is none. The server service
 	// sets it.
 	running atomic.Pointer[run]
+	// started wakes the stream service: the server service puts a value there when a
+	// server runs. One is enough, as it looks at running itself; never closed.
+	started chan struct{}
 	purged  atomic.Uint64 // events
 
 	positions sync.Mutex // held while positions are recorded, so that an older one never follows a newer one
 
 	reporting sync.Mutex // guards what follows
 	report    rpc.StreamReport
-	unread    bool // nobody consumes, and there is something to consume
+	unread    bool // nobody consumes, and that will be felt
 }
 
 // New returns a broker whose services are yet to be run.
@@ -59,6 +62,7 @@ func New(cfg Config) (*Broker, error) {
 		cfg: cfg, password: rand.Text(),
 		refusals:   newRefusals(cfg.Log),
 		slots:      make(chan struct{}, MaxConnections),
+		started:    make(chan struct{}, 1),
 		turnedAway: make(chan struct{}, maxTurnedAway),
 		report:     rpc.StreamReport{Name: rpc.Stream, MaxBytes: uint64(cfg.MaxBytes), MaxAgeS: cfg.MaxAge.Seconds()},
 	}

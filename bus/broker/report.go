@@ -61,7 +61,7 @@ func (b *Broker) Warnings() []string {
 	b.reporting.Unlock()
 	var all []string
 	if !report.InService {
-		all = append(all, "the stream of events is out of service: "+report.LastFault)
+		all = append(all, "The stream of events is out of service: "+report.LastFault)
 	}
 	if unread {
 		all = append(all, unreadText(report))
@@ -72,7 +72,7 @@ func (b *Broker) Warnings() []string {
 // unreadText says that nobody consumes, and for how long that can go on.
 func unreadText(report rpc.StreamReport) string {
 	used := 100 * float64(report.Bytes) / float64(report.MaxBytes)
-	text := fmt.Sprintf("nobody consumes the stream of events, which is %.0f %% full", used)
+	text := fmt.Sprintf("Nobody consumes the stream of events, which is %.0f %% full", used)
 	if report.FullInS == nil {
 		return text
 	}

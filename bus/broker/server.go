@@ -73,6 +73,10 @@ func (b *Broker) serveServer(ctx context.Context, beat func(string)) error {
 		return err
 	}
 	b.running.Store(r)
+	select {
+	case b.started <- struct{}{}:
+	default:
+	}
 	defer b.retire(ctx, r)
 	b.cfg.Log.WithField("store", b.cfg.Store).Info("Broker is running")
 	tick := time.NewTicker(b.cfg.pace.check)

@@ -63,6 +63,7 @@ func (b *Broker) serveStream(ctx context.Context, beat func(string)) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-tick.C:
+		case <-b.started:
 		}
 	}
 }
@@ -185,15 +186,27 @@ func (u *upkeep) publish(r *run, state streamState) {
 	if state.durables > 0 {
 		report.LowestAck = state.floor
 	}
-	unread := state.durables == 0 && state.info.Msgs > 0
+	unread := state.durables == 0 && fills(report)
 	b.reporting.Lock()
 	b.report, b.unread = report, unread
 	b.reporting.Unlock()
-	filling := unread && float64(report.Bytes) > purgeAbove*float64(report.MaxBytes)
 	now := time.Now()
-	if filling && (!u.wasUnread || now.After(u.nextWarn)) {
+	if unread && (!u.wasUnread || now.After(u.nextWarn)) {
 		u.nextWarn = now.Add(warnEvery)
 		b.cfg.Log.Warn(unreadText(report))
 	}
-	u.wasUnread = filling
+	u.wasUnread = unread
+}
+
+// When a stream that nobody consumes is worth a warning: a fleet may well keep events for
+// queries alone.
+const (
+	fullEnough = 0.5       // of MaxBytes, or
+	fullStart  = 0.1       // of it, where it is full in
+	fullSoon   = time.Hour // or less
+)
+
+func fills(r rpc.StreamReport) bool {
+	used := float64(r.Bytes) / float64(r.MaxBytes)
+	return used >= fullEnough || used >= fullStart && r.FullInS != nil && *r.FullInS < fullSoon.Seconds()
 }

@@ -186,7 +186,7 @@ func TestNobodyConsumes(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 	w := f.Warnings()
-	if len(w) != 1 || !strings.Contains(w[0], "nobody consumes") || !strings.Contains(w[0], "79 % full") || !strings.Contains(w[0], "refuses events in") {
+	if len(w) != 1 || !strings.Contains(w[0], "Nobody consumes") || !strings.Contains(w[0], "79 % full") || !strings.Contains(w[0], "refuses events in") {
 		t.Errorf("%q", w)
 	}
 	await(t, "it stands still", func() bool { return f.Report().FullInS == nil && f.Report().RateEventS == 0 })
@@ -204,6 +204,19 @@ func TestUnreadText(t *testing.T) {
 		r.FullInS = full
 		if got := unreadText(r); !strings.HasSuffix(got, want) && !strings.Contains(got, want) {
 			t.Errorf("%q lacks %q", got, want)
+		}
+	}
+}
+
+func TestFills(t *testing.T) {
+	soon, late := 600.0, 7200.0
+	for _, c := range []struct {
+		used   uint64
+		fullIn *float64
+		want   bool
+	}{{5, &soon, false}, {10, &soon, true}, {10, &late, false}, {10, nil, false}, {49, &late, false}, {50, nil, true}} {
+		if got := fills(rpc.StreamReport{Bytes: c.used, MaxBytes: 100, FullInS: c.fullIn}); got != c.want {
+			t.Errorf("%+v: %v", c, got)
 		}
 	}
 }
