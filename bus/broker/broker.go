@@ -44,6 +44,9 @@ type Broker struct {
 	// server runs. One is enough, as it looks at running itself; never closed.
 	started chan struct{}
 	purged  atomic.Uint64 // events
+	// listening is whether the Unix socket is there and accepts; the socket service
+	// sets it.
+	listening atomic.Bool
 
 	positions sync.Mutex // held while positions are recorded, so that an older one never follows a newer one
 
@@ -81,6 +84,9 @@ func (b *Broker) Services() []*Service { return b.services }
 
 // Ready says whether a server runs, with its streams.
 func (b *Broker) Ready() bool { return b.running.Load() != nil }
+
+// Open says whether clients find a server behind the socket.
+func (b *Broker) Open() bool { return b.listening.Load() && b.Ready() }
 
 // InProcessConn opens a connection to the present server, for [nats.InProcessServer].
 // It does not wait for one: without it is [ErrDown].

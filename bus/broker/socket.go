@@ -33,6 +33,8 @@ func (b *Broker) serveSocket(ctx context.Context, beat func(string)) error {
 	if err != nil {
 		return err
 	}
+	b.listening.Store(true)
+	defer b.listening.Store(false)
 	return b.serveOn(ctx, beat, l, func(ctx context.Context, conn net.Conn) {
 		who, err := peerOf(conn.(*net.UnixConn))
 		if err != nil || !b.cfg.mayConnect(who) {

@@ -9,6 +9,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
+	"syscall"
 
 	"daemoneye.dev/procmond/bus/broker"
 	"daemoneye.dev/procmond/bus/rpc"
@@ -59,6 +60,9 @@ func (c *enrollCommand) run(_ context.Context, p invocation) error {
 	if c.Reader != "" {
 		who = rpc.ReaderUser(c.Reader)
 	}
+	if err := p.becomeOwner(filepath.Dir(socket), gid); err != nil {
+		return err
+	}
 	path := rpc.SecretPath(socket, who)
 	err = enroll(socket, who, gid, c.Rotate)
 	if errors.Is(err, fs.ErrExist) {
@@ -90,6 +94,34 @@ func (p invocation) enrollSocket(f *clientFlags) (string, error) {
 		return "", err
 	}
 	return socket, p.makeDir(filepath.Dir(socket), 0o700)
+}
+
+// becomeOwner makes root the user whose agent it is (see run --user), who is also one
+// of the group: a secret of root's would be of no use to that agent, and a directory of
+// another's is no place for root to write in.
+func (p invocation) becomeOwner(dir string, gid int) error {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return storageError(fmt.Errorf("look at the directory of the socket: %w", err))
+	}
+	owner, ok := info.Sys().(*syscall.Stat_t)
+	if p.uid != 0 || !ok || owner.Uid == 0 {
+		return nil
+	}
+	groups := []int{}
+	if gid != noGroup {
+		groups = append(groups, gid)
+	}
+	if err := syscall.Setgroups(groups); err != nil {
+		return fmt.Errorf("become user %d: leave groups: %w", owner.Uid, err)
+	}
+	if err := syscall.Setgid(int(owner.Gid)); err != nil {
+		return fmt.Errorf("become user %d: leave group: %w", owner.Uid, err)
+	}
+	if err := syscall.Setuid(int(owner.Uid)); err != nil {
+		return fmt.Errorf("become user %d: %w", owner.Uid, err)
+	}
+	return nil
 }
 
 // noGroup stands for none where a group's number is.

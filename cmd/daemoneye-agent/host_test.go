@@ -25,6 +25,7 @@ const noRaceDelay = "GORACE=atexit_sleep_ms=0"
 type host struct {
 	t   *testing.T
 	dir string
+	env []string // of the agents started, besides the test's own
 }
 
 func newHost(t *testing.T) *host {
@@ -57,7 +58,7 @@ func (h *host) start(args ...string) *process {
 	h.t.Helper()
 	args = append([]string{"run", "--store", filepath.Join(h.dir, "store"), "--log-level", "debug", "--log-format", "json"}, args...)
 	cmd := exec.Command("daemoneye-agent", args...)
-	cmd.Env = append(os.Environ(), envPrefix+"SOCKET="+h.socket(), noRaceDelay)
+	cmd.Env = append(append(os.Environ(), envPrefix+"SOCKET="+h.socket(), noRaceDelay), h.env...)
 	out, err := os.CreateTemp(h.dir, "log")
 	if err != nil {
 		h.t.Fatal(err)

@@ -140,7 +140,7 @@ func (r *agentRun) supervise(ctx context.Context, stop context.CancelCauseFunc) 
 	}
 	defer lock.release()
 	r.survivors = lock.left
-	base, cfg, err := r.parts(stop)
+	base, open, cfg, err := r.parts(stop)
 	if err != nil {
 		return err
 	}
@@ -148,8 +148,8 @@ func (r *agentRun) supervise(ctx context.Context, stop context.CancelCauseFunc) 
 		return err
 	}
 	r.log.WithFields(logrus.Fields{"socket": r.socket, "store": r.store, "version": cfg.Version, "pid": os.Getpid()}).Info("Starts")
-	r.notify(daemon.SdNotifyReady)
-	var watchers []agent.Service
+	ready := &readiness{open: open, tell: func() { r.notify(daemon.SdNotifyReady) }, progress: new(tree.Progress)}
+	watchers := []agent.Service{{Group: "agent", Service: ready, Options: tree.Options{Progress: ready.progress}}}
 	if cli.IsTerminal(r.stderr) {
 		t := &traffic{facts: cfg.Broker, log: r.log, progress: new(tree.Progress)}
 		watchers = append(watchers, agent.Service{Group: "agent", Service: t, Options: tree.Options{Progress: t.progress}})
@@ -232,29 +232,27 @@ func (r *agentRun) ids() []string {
 	return slices.Compact(ids)
 }
 
-// parts are the services below the agent, and the agent's configuration.
-func (r *agentRun) parts(stop context.CancelCauseFunc) ([]agent.Service, agent.Config, error) {
+// parts are the services below the agent, whether its clients find it, and the agent's
+// configuration.
+func (r *agentRun) parts(stop context.CancelCauseFunc) (base []agent.Service, open func() bool, cfg agent.Config, err error) {
 	timing := agent.DefaultTiming()
 	timing.Ready, timing.Heartbeat = r.ready, r.heartbeat
 	v, _ := readBuild()
-	cfg := agent.Config{
+	cfg = agent.Config{
 		Survivors: r.survivors, Expected: r.expect, Children: r.collectors, Version: v, Timing: timing, Log: r.log, Abort: r.abort,
 	}
-	var base []agent.Service
-	starter, err := r.starter(stop)
-	if err != nil {
-		return nil, cfg, err
+	if cfg.Starter, err = r.starter(stop); err != nil {
+		return nil, nil, cfg, err
 	}
-	cfg.Starter = starter
 	if r.parent != nil {
 		base = append(base, agent.Service{Group: "parent", Service: r.parent, Options: tree.Options{Progress: r.parent.Progress}})
 	}
 	b, services, err := r.openBroker(stop)
 	if err != nil {
-		return nil, cfg, err
+		return nil, nil, cfg, err
 	}
 	cfg.Broker = b
-	return append(base, services...), cfg, nil
+	return append(base, services...), b.Open, cfg, nil
 }
 
 // starter is this process, or the parent that has kept its privileges.

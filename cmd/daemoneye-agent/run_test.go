@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -120,6 +121,42 @@ func TestSecondAgent(t *testing.T) {
 	}
 }
 
+// The service manager hears that the agent is ready once clients find it, and not
+// before.
+func TestReadyMeansOpen(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(h.dir, "notify"), Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = manager.Close() }()
+	h.env = []string{"NOTIFY_SOCKET=" + manager.LocalAddr().String()}
+	agent := h.start()
+	word := make([]byte, 100)
+	hear := func(want string) {
+		t.Helper()
+		if err := manager.SetReadDeadline(time.Now().Add(patience)); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := manager.Read(word); err != nil || string(word[:n]) != want {
+			t.Fatalf("heard %q, %v", word[:n], err)
+		}
+	}
+	hear("READY=1")
+	conn, err := net.Dial("unix", h.socket())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	if n, err := conn.Read(word[:5]); err != nil || string(word[:n]) != "INFO " {
+		t.Errorf("the broker said %q, %v", word[:n], err)
+	}
+	agent.signal(syscall.SIGTERM)
+	hear("STOPPING=1")
+	agent.ends(0)
+}
+
 // Another socket and the same store.
 func TestStoreOfAnother(t *testing.T) {
 	t.Parallel()
@@ -236,6 +273,14 @@ func TestUser(t *testing.T) {
 		if err != nil || fmt.Sprint(info.Sys().(*syscall.Stat_t).Uid) != nobody || info.Mode().Perm()&0o077 != 0 {
 			t.Errorf("%s: %v %v", path, info, err)
 		}
+	}
+
+	if out, code := h.ask("enroll", "web-1", "--group", nobody); code != 0 { // by root
+		t.Errorf("enroll: exit %d: %s", code, out)
+	}
+	if info, err := os.Stat(rpc.SecretPath(h.socket(), "web-1")); err != nil || info.Mode().Perm() != 0o640 ||
+		fmt.Sprint(info.Sys().(*syscall.Stat_t).Uid, info.Sys().(*syscall.Stat_t).Gid) != nobody+" "+nobody {
+		t.Errorf("secret of web-1: %v %v", info, err)
 	}
 
 	if err := syscall.Kill(broker, syscall.SIGKILL); err != nil {
