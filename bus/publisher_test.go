@@ -227,9 +227,18 @@ func TestPublisherMeetsNoStream(t *testing.T) {
 	p := newTestPublisher(t, b.link(), log)
 	run(t, p)
 	eventually(t, "said", func() bool { return strings.Contains(p.Status().LastError, "no stream takes the events") })
+	eventually(t, "failing", func() bool { return !p.Status().FailingSince.IsZero() })
+	since, resumes := p.Status().FailingSince, p.Status().Resumes
+	eventually(t, "tried again", func() bool { return p.Status().Resumes > resumes+2 })
+	if got := p.Status().FailingSince; !got.Equal(since) {
+		t.Errorf("failing since %v, later since %v: nothing had gone well", since, got)
+	}
 	b.createStream()
 	a.set(func(a *testAgent) { a.answer = nil })
 	delivered(t, p, log)
+	if got := p.Status().FailingSince; !got.IsZero() {
+		t.Errorf("failing since %v after all was delivered", got)
+	}
 	log.same(t, b)
 }
 

@@ -43,6 +43,9 @@ type PublisherStatus struct {
 	InFlightSince time.Time // zero if there are none
 	LastAck       time.Duration
 	LastAckAt     time.Time
+	// FailingSince is when delivery began to fail without a success since; zero: it
+	// does not.
+	FailingSince time.Time
 	// LastError is printable and kept when it is over; empty: none yet.
 	LastError   string
 	LastErrorAt time.Time
@@ -73,6 +76,14 @@ func (s *publisherState) enter(state DeliveryState) {
 		if p.State != state {
 			p.State, p.Since = state, time.Now()
 		}
+		switch state {
+		case DeliveryFailing:
+			if p.FailingSince.IsZero() {
+				p.FailingSince = time.Now()
+			}
+		case DeliveryIdle, DeliveryFull, DeliveryDisconnected:
+			p.FailingSince = time.Time{}
+		}
 	})
 }
 
@@ -93,7 +104,7 @@ func (s *publisherState) acknowledged(n, duplicates int, seq uint64) {
 	s.change(func(p *PublisherStatus) {
 		now := time.Now()
 		p.LastAck, p.LastAckAt = now.Sub(p.InFlightSince), now
-		p.InFlight, p.InFlightSince = 0, time.Time{}
+		p.InFlight, p.InFlightSince, p.FailingSince = 0, time.Time{}, time.Time{}
 		p.Delivered, p.DeliveredTotal = seq, p.DeliveredTotal+uint64(n)
 		p.Duplicates += uint64(duplicates)
 		p.Batches++

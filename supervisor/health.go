@@ -124,6 +124,10 @@ func judgeCollector(h *Health, f facts) {
 // worth a word: agents are restarted, and then it registers again by itself.
 const registrationGrace = 30 * time.Second
 
+// deliveryGrace is how long delivery may fail: an agent that starts has a broker before
+// it answers.
+const deliveryGrace = 5 * time.Second
+
 // judgeLink says what of coordinated mode is not as it should be.
 func judgeLink(h *Health, f facts) {
 	if f.link == nil || f.stopping {
@@ -141,8 +145,8 @@ func judgeLink(h *Health, f facts) {
 	if f.pressure.On {
 		h.add(LevelDegraded, "Snapshots are taken less often since %s: %s", clock(orZero(f.pressure.Since)), f.pressure.Cause)
 	}
-	if d := f.delivery; d != nil && d.State == deliveryFailing {
-		h.add(LevelDegraded, "Events can not be delivered: %s.", d.LastError)
+	if d := f.delivery; d != nil && d.FailingSince != nil && f.now.Sub(*d.FailingSince) > deliveryGrace {
+		h.add(LevelDegraded, "Events can not be delivered since %s: %s.", clock(*d.FailingSince), d.LastError)
 	}
 }
 

@@ -8,8 +8,22 @@ import (
 	"daemoneye.dev/procmond/collect"
 	"daemoneye.dev/procmond/fsm"
 	"daemoneye.dev/procmond/store"
+	"daemoneye.dev/procmond/supervisor/control"
 	"daemoneye.dev/procmond/supervisor/tree"
 )
+
+// linked spoils facts of a daemon with an agent.
+func linked(spoil func(f *facts)) func(*facts) {
+	return func(f *facts) {
+		f.registration = fsm.Snapshot{State: string(fsm.RegistrationRegistered)}
+		f.link = &control.Link{Control: control.Connection{State: connected}}
+		spoil(f)
+	}
+}
+
+func failing(since time.Time) *control.Delivery {
+	return &control.Delivery{State: "resuming", FailingSince: &since, LastError: "no luck"}
+}
 
 func TestHealth(t *testing.T) {
 	now := time.Date(2026, 3, 4, 5, 6, 7, 0, time.Local)
@@ -63,6 +77,31 @@ func TestHealth(t *testing.T) {
 		"the collector's own": {func(f *facts) {
 			f.collect = collect.Status{Degraded: []string{"One.", "Two."}}
 		}, LevelDegraded, []string{"One.", "Two."}},
+		"waits for its agent": {linked(func(f *facts) {
+			f.machine = fsm.Snapshot{State: string(fsm.CollectorWaitingForAgent), Since: now}
+		}), LevelDegraded, []string{"waits for the agent since 2026-03-04 05:06:07"}},
+		"refused by its agent": {linked(func(f *facts) {
+			f.registration = fsm.Snapshot{State: string(fsm.RegistrationFailed), Since: now, Cause: "rejected: the id is taken"}
+		}), LevelDegraded, []string{"Registration failed at 2026-03-04 05:06:07: rejected: the id is taken."}},
+		"registers": {linked(func(f *facts) {
+			f.registration = fsm.Snapshot{State: string(fsm.RegistrationUnregistered), Since: now.Add(-registrationGrace)}
+		}), LevelHealthy, nil},
+		"no agent": {linked(func(f *facts) {
+			f.registration = fsm.Snapshot{State: string(fsm.RegistrationUnregistered), Since: now.Add(-registrationGrace - 1)}
+			f.link.Control = control.Connection{State: "reconnecting", LastError: "no such file"}
+		}), LevelDegraded, []string{"No agent has this collector registered since 2026-03-04 05:05:36: no such file. Events wait in the store."}},
+		"pressure": {linked(func(f *facts) {
+			f.pressure = control.Pressure{On: true, Since: &now, Cause: "The agent's stream is full."}
+		}), LevelDegraded, []string{"less often since 2026-03-04 05:06:07: The agent's stream is full."}},
+		"delivery failed a moment ago": {linked(func(f *facts) { f.delivery = failing(now.Add(-deliveryGrace)) }), LevelHealthy, nil},
+		"delivery fails": {
+			linked(func(f *facts) { f.delivery = failing(now.Add(-deliveryGrace - 1)) }),
+			LevelDegraded,
+			[]string{"can not be delivered since 2026-03-04 05:06:01: no luck."},
+		},
+		"it all ends": {linked(func(f *facts) {
+			f.stopping, f.pressure.On, f.delivery = true, true, failing(time.Time{})
+		}), LevelHealthy, nil},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

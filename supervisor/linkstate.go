@@ -8,11 +8,8 @@ import (
 	"daemoneye.dev/procmond/supervisor/control"
 )
 
-// Words of the contract that health is judged by.
-const (
-	connected       = bus.StateConnected
-	deliveryFailing = string(bus.DeliveryFailing)
-)
+// connected is the word of the contract that health is judged by.
+const connected = bus.StateConnected
 
 func (s *Supervisor) registrationState(r fsm.Snapshot) control.Registration {
 	state := control.Registration{State: r.State, Since: control.At(r.Since), Cause: r.Cause}
@@ -55,7 +52,7 @@ func (l *link) deliveryState(now time.Time) *control.Delivery {
 		State: string(p.State), Since: control.At(p.Since), Window: p.Window, LastSeq: p.Delivered, Delivered: p.DeliveredTotal, Batches: p.Batches,
 		Duplicates: p.Duplicates, Resumes: p.Resumes, Full: p.Full, Unknown: p.Unknown,
 		InFlightMS: since(now, p.InFlightSince).Milliseconds(), LastAckMS: float64(p.LastAck) / float64(time.Millisecond),
-		LastError: p.LastError, LastErrorAt: control.At(p.LastErrorAt),
+		FailingSince: control.At(p.FailingSince), LastError: p.LastError, LastErrorAt: control.At(p.LastErrorAt),
 	}
 }
 

@@ -53,7 +53,7 @@ func exampleState() *State {
 		},
 		Delivery: &Delivery{
 			State: "sending", Since: at(3), Window: 1000, LastSeq: 79, Delivered: 78, Batches: 4, Duplicates: 1, Resumes: 2, Full: 1, Unknown: 1,
-			InFlightMS: 3, LastAckMS: 4.5, LastError: "no answer within 10s", LastErrorAt: at(4),
+			InFlightMS: 3, LastAckMS: 4.5, FailingSince: at(4), LastError: "no answer within 10s", LastErrorAt: at(4),
 		},
 		Pressure: Pressure{On: true, Since: at(5), Cause: "The agent's stream is full.", Switches: 1},
 		RPC:      []Operation{{Operation: "HealthCheck", Count: 3, Errors: 1, Timeouts: 1}},

@@ -22,20 +22,23 @@ type Connection struct {
 
 // Delivery is the publisher's account.
 type Delivery struct {
-	State       string     `json:"state"` // disconnected, resuming, idle, sending, full, failing or draining
-	Since       *time.Time `json:"since"`
-	Window      int        `json:"window"`       // events in a batch, at most
-	LastSeq     uint64     `json:"last_seq"`     // last event that the stream acknowledged
-	Delivered   uint64     `json:"delivered"`    // acknowledged since the daemon started
-	Batches     uint64     `json:"batches"`      //
-	Duplicates  uint64     `json:"duplicates"`   // that the stream had already
-	Resumes     uint64     `json:"resumes"`      // times that the agent was asked what it has
-	Full        uint64     `json:"full"`         // times that the stream had no room
-	Unknown     uint64     `json:"unknown"`      // batches of which it was not known whether they arrived
-	InFlightMS  int64      `json:"in_flight_ms"` // how long the batch under way has been
-	LastAckMS   float64    `json:"last_ack_ms"`  // how long the last batch took
-	LastError   string     `json:"last_error"`
-	LastErrorAt *time.Time `json:"last_error_at"`
+	State      string     `json:"state"` // disconnected, resuming, idle, sending, full, failing or draining
+	Since      *time.Time `json:"since"`
+	Window     int        `json:"window"`       // events in a batch, at most
+	LastSeq    uint64     `json:"last_seq"`     // last event that the stream acknowledged
+	Delivered  uint64     `json:"delivered"`    // acknowledged since the daemon started
+	Batches    uint64     `json:"batches"`      //
+	Duplicates uint64     `json:"duplicates"`   // that the stream had already
+	Resumes    uint64     `json:"resumes"`      // times that the agent was asked what it has
+	Full       uint64     `json:"full"`         // times that the stream had no room
+	Unknown    uint64     `json:"unknown"`      // batches of which it was not known whether they arrived
+	InFlightMS int64      `json:"in_flight_ms"` // how long the batch under way has been
+	LastAckMS  float64    `json:"last_ack_ms"`  // how long the last batch took
+	// FailingSince is when delivery began to fail without a success since; nil: it does
+	// not.
+	FailingSince *time.Time `json:"failing_since"`
+	LastError    string     `json:"last_error"`
+	LastErrorAt  *time.Time `json:"last_error_at"`
 }
 
 // Pressure is whether the collector is slowed down, and why.
