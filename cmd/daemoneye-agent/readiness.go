@@ -19,18 +19,20 @@ type readiness struct {
 
 func (*readiness) String() string { return "readiness" }
 
-// Serve ends once it has told.
+// Serve tells once, and is there until ctx ends.
 func (r *readiness) Serve(ctx context.Context) error {
 	tick := time.NewTicker(readyEvery)
 	defer tick.Stop()
-	for !r.open() {
-		r.progress.Beat("wait for the broker")
+	for told := false; ; {
+		if r.progress.Beat("watch the broker"); !told && r.open() {
+			told = true
+			r.tell()
+			tick.Reset(time.Second)
+		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 			return nil
 		}
 	}
-	r.tell()
-	return tree.ErrDone
 }

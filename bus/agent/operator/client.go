@@ -107,7 +107,8 @@ func readSecret(socket string) (string, error) {
 // dialError says what a failed connection means.
 func dialError(socket string, err error) error {
 	switch {
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+	// The library turns a refused connection into its ErrNoServers.
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, nats.ErrNoServers):
 		return fmt.Errorf("%w: nobody listens on %s", ErrNotRunning, socket)
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, nats.ErrAuthorization):
 		return fmt.Errorf("%w: refused on %s: %w", ErrForbidden, socket, err)

@@ -98,6 +98,13 @@ func TestDialFaults(t *testing.T) {
 	missing := filepath.Join(t.TempDir(), "s")
 	empty := place(t, " \n")
 	nobody := place(t, "right")
+	left := place(t, "right") // by an agent that was killed
+	dead, err := net.ListenUnix("unix", &net.UnixAddr{Name: left, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dead.SetUnlinkOnClose(false)
+	_ = dead.Close()
 	wrong := place(t, "wrong")
 	serve(t, wrong)
 	mute := place(t, "right")
@@ -123,6 +130,7 @@ func TestDialFaults(t *testing.T) {
 	}{
 		"no directory": {missing, ErrNotRunning},
 		"no listener":  {nobody, ErrNotRunning},
+		"left socket":  {left, ErrNotRunning},
 		"wrong secret": {wrong, ErrForbidden},
 		"hangs up":     {mute, ErrForbidden},
 	} {
