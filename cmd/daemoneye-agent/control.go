@@ -181,18 +181,22 @@ func configText(v *view, c *configCommand, r *rpc.ConfigResult) string {
 type intervalCommand struct {
 	clientFlags
 	outputFlags
-	ID      string   `arg:"" help:"Id of the collector."`
-	Seconds *float64 `arg:"" optional:"" help:"Time between two snapshots, 5 to 3600."`
-	Clear   bool     `help:"Back to the configured one."`
+	ID      string `arg:"" help:"Id of the collector."`
+	Seconds string `arg:"" optional:"" help:"Time between two snapshots, 5 to 3600, or with a unit: 90s, 5m."`
+	Clear   bool   `help:"Back to the configured one."`
 }
 
 func (c *intervalCommand) run(ctx context.Context, p invocation) error {
-	if (c.Seconds != nil) == c.Clear {
+	if (c.Seconds != "") == c.Clear {
 		return &exitError{code: exitUsage, err: errors.New("interval: give either SECONDS or --clear")}
 	}
 	adjust := rpc.AdjustInterval{Clear: c.Clear}
-	if c.Seconds != nil {
-		ms := int64(*c.Seconds * 1000)
+	if c.Seconds != "" {
+		d, err := parseSeconds(c.Seconds)
+		if err != nil {
+			return &exitError{code: exitUsage, err: err}
+		}
+		ms := d.Milliseconds()
 		adjust.IntervalMS = &ms
 	}
 	var r rpc.IntervalResult
@@ -205,6 +209,18 @@ func (c *intervalCommand) run(ctx context.Context, p invocation) error {
 	}
 	ms := func(n int64) time.Duration { return time.Duration(n) * time.Millisecond }
 	return cli.Write(p.stdout, fmt.Sprintf("%s takes a snapshot every %s (configured: %s)%s\n", c.ID, ms(r.CurrentMS), ms(r.ConfiguredMS), reason(r.Reason)))
+}
+
+// parseSeconds reads a number of seconds, or a duration with its unit.
+func parseSeconds(text string) (time.Duration, error) {
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		d, err = time.ParseDuration(text + "s")
+	}
+	if err != nil {
+		return 0, fmt.Errorf("interval %q: want seconds, or a duration like 90s or 5m", text)
+	}
+	return d, nil
 }
 
 // beginCommand begins one collector.

@@ -293,8 +293,12 @@ func TestRequestsOfTheAgent(t *testing.T) {
 		t.Errorf("%s %v", health.Payload, err)
 	}
 	checkClearAnswers(t, nc, subject)
+	r.awaitRegistered()
+	if out, code := r.ask("interval", "procmond", "1m30s"); code != 0 || !strings.Contains(out, "every 1m30s (configured: 5s)") {
+		t.Errorf("exit %d: %s", code, out)
+	}
 	s := r.state()
-	if s.Collector.State != "running" || s.Interval.CurrentS != 60 {
+	if s.Collector.State != "running" || s.Interval.CurrentS != 90 {
 		t.Errorf("bad requests had an effect: %+v %+v", s.Collector, s.Interval)
 	}
 }

@@ -216,7 +216,7 @@ func (v *view) collector(c *rpc.CollectorReport) []string {
 	if c.Registration != nil {
 		row[4] = fmt.Sprint(c.Registration.PID)
 	}
-	if h := c.Heartbeat; h != nil {
+	if h := c.Heartbeat; h != nil && c.Liveness != rpc.LivenessGone { // what it said once is history then
 		row[2], row[3] = h.Health, strings.ReplaceAll(h.Collector, "_", " ")
 		row[6] = fmt.Sprintf("%d (%s)", h.BacklogEvents, cli.Bytes(h.BacklogBytes))
 		row[7] = (time.Duration(h.IntervalMS) * time.Millisecond).String()
