@@ -103,10 +103,27 @@ func answer(nc *nats.Conn, reply string, q rpc.Request, received time.Time, payl
 	if err != nil {
 		return fmt.Errorf("encode response: %w", err)
 	}
-	if err := nc.Publish(reply, text); err != nil {
+	err = nc.Publish(reply, text)
+	if errors.Is(err, nats.ErrMaxPayload) && response.Error == nil { // whoever asked must not wait in vain
+		too := &rpc.Error{Code: rpc.CodeInternal, Message: fmt.Sprintf("the answer has %d bytes, more than the broker carries", len(text))}
+		return answer(nc, reply, q, received, nil, too)
+	}
+	if err != nil {
 		return fmt.Errorf("send response: %w", err)
 	}
 	return nil
+}
+
+// mostText bounds a text of a collector that is kept, in bytes.
+const mostText = 512
+
+// clip bounds a text that is kept: a report with all of them must still fit into a
+// message.
+func clip(s string) string {
+	if len(s) <= mostText {
+		return s
+	}
+	return strings.ToValidUTF8(s[:mostText], "") + "..."
 }
 
 // quote is text of others on one line that does nothing to a terminal.

@@ -75,7 +75,7 @@ func (r *registry) settled(e errandFor, refused *rpc.Error) {
 		return
 	}
 	if refused != nil {
-		c.lastError = string(e.op) + ": " + refused.Error()
+		c.lastError = clip(string(e.op) + ": " + refused.Error())
 	}
 	if e.op == rpc.OpBeginMonitoring {
 		c.begin.done = c.begin.done || refused == nil

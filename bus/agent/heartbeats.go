@@ -79,5 +79,11 @@ func readHeartbeat(data []byte) (*rpc.Heartbeat, error) {
 		return nil, errors.New("instance, sequence and collector are required")
 	}
 	h.Reasons = h.Reasons[:min(len(h.Reasons), mostReasons)]
+	for i := range h.Reasons {
+		h.Reasons[i] = clip(h.Reasons[i])
+	}
+	for _, text := range []*string{&h.Collector, &h.Registration, &h.Epoch, &h.PressureCause, &h.Connection.Control, &h.Connection.Events} {
+		*text = clip(*text)
+	}
 	return h, nil
 }
