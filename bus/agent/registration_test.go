@@ -113,6 +113,16 @@ func TestAnotherLiveInstance(t *testing.T) {
 	}
 	first.join() // the same one again is welcome
 
+	t.Run("its connections came back one after the other", func(t *testing.T) {
+		r.broker.connect("a", 2, 5) // control, which registers again
+		first.t = t
+		first.join()
+		first.beat("healthy", collectorRunning)
+		r.broker.connect("a", 5, 6, 7) // events, which does not; and the second one's
+		if response := second.register(); response.Error == nil || response.Error.Code != rpc.CodeRejected {
+			t.Errorf("%+v", response)
+		}
+	})
 	t.Run("its connections are gone", func(t *testing.T) {
 		r.broker.connect("a", 3, 4)
 		second.t = t

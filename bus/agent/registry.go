@@ -43,6 +43,7 @@ type collector struct {
 	registration *rpc.Registration // the last one, also when it has left
 	registeredAt time.Time
 	connections  []uint64 // of the broker, when it registered
+	others       []uint64 // of an instance that was rejected, when it was
 	heartbeat    *rpc.Heartbeat
 	heardAt      time.Time
 	fresh        bool // the heartbeat is of this registration
@@ -101,15 +102,17 @@ func (r *registry) register(reg *rpc.Registration, connections []uint64, now tim
 		r.byID[reg.ID] = c
 	}
 	if c.holds(reg, connections) {
+		c.others = without(connections, c.connections)
 		c.lastError = fmt.Sprintf("instance %s (pid %d) was rejected: another one is registered", quote(reg.Instance), reg.PID)
 		return rejection("collector %s is registered and alive as pid %d, instance %s: stop that one, or use another id",
 			reg.ID, c.registration.PID, quote(c.registration.Instance))
 	}
 	if !c.registered || c.registration.Instance != reg.Instance {
 		c.heartbeat, c.heardAt = nil, time.Time{}
-	} else if own := common(c.connections, connections); len(own) > 0 {
-		connections = own // the others may be those of another instance
+	} else {
+		connections = without(connections, c.others)
 	}
+	c.others = nil
 	c.registered, c.registration, c.registeredAt, c.connections = true, reg, now, connections
 	c.fresh, c.liveness, c.lastError = false, rpc.LivenessHealthy, ""
 	c.begin = begin{operator: c.begin.operator, next: now}
@@ -122,12 +125,12 @@ func (r *registry) register(reg *rpc.Registration, connections []uint64, now tim
 // and with a connection left of those it registered with.
 func (c *collector) holds(reg *rpc.Registration, connections []uint64) bool {
 	return c.registered && c.registration.Instance != reg.Instance && c.liveness == rpc.LivenessHealthy &&
-		len(common(c.connections, connections)) > 0
+		slices.ContainsFunc(c.connections, func(n uint64) bool { return slices.Contains(connections, n) })
 }
 
-// common are the numbers that are in both.
-func common(a, b []uint64) []uint64 {
-	return slices.DeleteFunc(slices.Clone(a), func(n uint64) bool { return !slices.Contains(b, n) })
+// without are the numbers of a that are not in b.
+func without(a, b []uint64) []uint64 {
+	return slices.DeleteFunc(slices.Clone(a), func(n uint64) bool { return slices.Contains(b, n) })
 }
 
 // deregister takes the leave of an instance. It is false if that is not registered.

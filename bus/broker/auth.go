@@ -27,6 +27,9 @@ func (g gatekeeper) Check(c server.ClientAuthentication) bool {
 		return true
 	}
 	allowed, reason := g.broker.admit(opts.Username, opts.Password, who.tcp)
+	if reason == "" && !g.clients.admit(c.GetID()) {
+		reason = ReasonUserMany
+	}
 	if reason != "" {
 		g.broker.refusals.count(reason, who.String())
 		return false

@@ -32,8 +32,9 @@ type Broker struct {
 	password string // of agentUser
 	services []*Service
 	refusals *refusals
-	// slots holds one value for each connection from outside; never closed.
-	slots chan struct{}
+	// slots holds one value for each connection over the socket, tcpSlots for each
+	// over TCP; never closed.
+	slots, tcpSlots chan struct{}
 	// turnedAway holds one value for each connection that is told why it may not
 	// come in; never closed.
 	turnedAway chan struct{}
@@ -65,6 +66,7 @@ func New(cfg Config) (*Broker, error) {
 		cfg: cfg, password: rand.Text(),
 		refusals:   newRefusals(cfg.Log),
 		slots:      make(chan struct{}, MaxConnections),
+		tcpSlots:   make(chan struct{}, MaxListenerConnections),
 		started:    make(chan struct{}, 1),
 		turnedAway: make(chan struct{}, maxTurnedAway),
 		report:     rpc.StreamReport{Name: rpc.Stream, MaxBytes: uint64(cfg.MaxBytes), MaxAgeS: cfg.MaxAge.Seconds()},

@@ -12,6 +12,7 @@ type client struct {
 	tcp  bool
 	user string // as it called itself
 	came bool   // it called itself something
+	in   bool   // it was admitted
 }
 
 func (c client) String() string {
@@ -62,6 +63,24 @@ func (c *clients) name(id uint64, user string) (client, bool) {
 	}
 	one.user, one.came = user, true
 	return *one, true
+}
+
+// admit notes that a client may come in as the user that it called itself. It is false
+// if too many are in as that one.
+func (c *clients) admit(id uint64) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	one, n := c.byID[id], 0
+	if one == nil { // hung up meanwhile
+		return false
+	}
+	for _, other := range c.byID {
+		if other.in && other.user == one.user {
+			n++
+		}
+	}
+	one.in = n < MaxUserConnections
+	return one.in
 }
 
 // who describes a client.

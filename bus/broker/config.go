@@ -24,8 +24,14 @@ const PositionEvery = 10 * time.Second
 
 // The limits of connections.
 const (
-	// MaxConnections bounds the connections over the socket and TCP together.
+	// MaxConnections bounds the connections over the socket.
 	MaxConnections = 256
+	// MaxListenerConnections bounds those over TCP. They have places of their own:
+	// whoever reaches the port can hold one for as long as a handshake may take.
+	MaxListenerConnections = 64
+	// MaxUserConnections bounds those of one user. A collector has two, and for a
+	// moment twice as many while it is restarted.
+	MaxUserConnections = 32
 	// MaxPayload bounds a message with its headers, in bytes. Events and requests are
 	// far smaller; a request of 1 MiB still reaches who answers it with a clear error.
 	MaxPayload = 1<<20 + 64<<10

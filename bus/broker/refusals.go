@@ -15,6 +15,7 @@ import (
 const (
 	ReasonPeer         = "user of the operating system not allowed"
 	ReasonConnections  = "too many connections"
+	ReasonUserMany     = "too many connections of one user"
 	ReasonDown         = "broker not running"
 	ReasonUser         = "unknown user"
 	ReasonNotEnrolled  = "user not enrolled"

@@ -136,7 +136,7 @@ func (b *Broker) serverOptions(clients *clients) *server.Options {
 		ServerName: b.cfg.ServerName, NoSigs: true,
 		DontListen:                 true, // connections come from this package alone
 		CustomClientAuthentication: gatekeeper{b, clients},
-		MaxConn:                    2 * MaxConnections, // a part of it for the agent itself
+		MaxConn:                    2 * (MaxConnections + MaxListenerConnections), // a part of it for the agent itself
 		MaxPayload:                 MaxPayload, MaxPending: maxPending,
 		AuthTimeout:  b.cfg.pace.handshake.Seconds(),
 		PingInterval: pingInterval, MaxPingsOut: pingsOut, WriteDeadline: writeDeadline,
@@ -146,6 +146,8 @@ func (b *Broker) serverOptions(clients *clients) *server.Options {
 		StoreDir:               b.cfg.Store,
 		JetStreamMaxStore:      maxStore, JetStreamMaxMemory: maxMemory,
 		SyncAlways: true, // synced, then acknowledged
+		// A collector has one batch under way; by default all together have 50.
+		JetStreamLimits: server.JSLimitOpts{MaxBatchInflightPerStream: MaxConnections, MaxBatchInflightTotal: MaxConnections},
 	}
 	if b.cfg.Version != "" {
 		opts.Metadata = map[string]string{"version": b.cfg.Version}

@@ -109,9 +109,13 @@ func accept(ctx context.Context, l net.Listener, group *sync.WaitGroup, serve fu
 
 // serveClient connects a client with the server until either hangs up.
 func (b *Broker) serveClient(ctx context.Context, conn net.Conn, who client, secure *tls.Config) {
+	slots := b.slots
+	if who.tcp {
+		slots = b.tcpSlots
+	}
 	select {
-	case b.slots <- struct{}{}:
-		defer func() { <-b.slots }()
+	case slots <- struct{}{}:
+		defer func() { <-slots }()
 	default:
 		b.turnAway(conn, ReasonConnections, who.String(), "maximum connections exceeded")
 		return

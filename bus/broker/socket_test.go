@@ -218,6 +218,47 @@ func TestTooManyConnections(t *testing.T) {
 	f.as(t, "procmond")
 }
 
+// Who reaches the port takes no place of those who reach the socket.
+func TestTooManyOverTCP(t *testing.T) {
+	f := start(t, config(t))
+	f.enroll(t, "procmond")
+	for range MaxListenerConnections {
+		f.tcpSlots <- struct{}{}
+	}
+	f.as(t, "procmond")
+	here, there := net.Pipe()
+	told := make(chan string, 1) // sent once
+	go func() { told <- readAll(there) }()
+	f.serveClient(t.Context(), here, client{peer: "far", tcp: true}, nil)
+	_ = here.Close()
+	if got := <-told; !strings.Contains(got, "maximum connections exceeded") {
+		t.Errorf("told %q", got)
+	}
+}
+
+// One user has so many connections, and others have theirs.
+func TestTooManyOfOneUser(t *testing.T) {
+	f := start(t, config(t))
+	f.enroll(t, "greedy")
+	f.enroll(t, "procmond")
+	var all []*nats.Conn
+	for range MaxUserConnections {
+		all = append(all, f.as(t, "greedy"))
+	}
+	if _, err := connectAs(f.cfg, "greedy"); !errors.Is(err, nats.ErrAuthorization) || f.refused(ReasonUserMany) != 1 {
+		t.Errorf("%v, %+v", err, f.Refusals())
+	}
+	f.as(t, "procmond")
+	all[0].Close()
+	await(t, "a place", func() bool {
+		nc, err := connectAs(f.cfg, "greedy")
+		if err == nil {
+			nc.Close()
+		}
+		return err == nil
+	})
+}
+
 func TestNoServer(t *testing.T) {
 	cfg := config(t)
 	b, err := New(cfg)

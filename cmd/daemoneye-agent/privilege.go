@@ -156,9 +156,10 @@ func ownedBy(info fs.FileInfo, uid int) bool {
 }
 
 // sharedDir reports whether a directory is one that other programs use too: a mistake
-// in --socket must not give /tmp away.
+// in --socket must not give /tmp or a home directory away.
 func sharedDir(dir string) bool {
-	return slices.Contains([]string{"/", "/run", "/var", "/var/run", "/var/lib", "/tmp", "/var/tmp", "/etc", "/usr", "/home", "/root", "/dev", "/dev/shm"}, filepath.Clean(dir))
+	parts := strings.Split(strings.Trim(filepath.Clean(dir), "/"), "/")
+	return len(parts) == 1 || len(parts) == 2 && slices.Contains([]string{"dev", "etc", "home", "usr", "var"}, parts[0])
 }
 
 // childEnviron is the environment of the child: what names this user's places is left

@@ -356,6 +356,14 @@ func TestGiveDirFollowsNoLink(t *testing.T) {
 	if err := giveDir(filepath.Join(dir, "link"), 65534, 65534, 0o700); err == nil {
 		t.Error("a link was followed")
 	}
+	for dir, shared := range map[string]bool{
+		"/": true, "/tmp": true, "/opt/": true, "/var/lib": true, "/var/../run": true, "/home/me": true, "/etc/daemoneye": true,
+		"/run/daemoneye": false, "/var/lib/daemoneye": false, "/opt/daemoneye": false, "/srv/daemoneye/run": false,
+	} {
+		if got := sharedDir(dir); got != shared {
+			t.Errorf("%s: %v", dir, got)
+		}
+	}
 	if err := giveDir("/tmp", 65534, 65534, 0o700); err == nil {
 		t.Error("/tmp was given away")
 	}

@@ -112,11 +112,19 @@ func dialError(socket string, err error) error {
 		return fmt.Errorf("%w: nobody listens on %s", ErrNotRunning, socket)
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, nats.ErrAuthorization):
 		return fmt.Errorf("%w: refused on %s: %w", ErrForbidden, socket, err)
-	case errors.Is(err, nats.ErrTimeout):
+	case errors.Is(err, nats.ErrTimeout), errors.Is(err, nats.ErrMaxConnectionsExceeded):
 		return fmt.Errorf("%w: on %s: %w", ErrSilent, socket, err)
+	case isDown(err):
+		return fmt.Errorf("%w: it is starting or stopping", ErrSilent)
 	}
 	// A socket that accepts and hangs up: the peer check, or an agent that ends.
 	return fmt.Errorf("%w: the connection to %s ended at once: %w", ErrForbidden, socket, err)
+}
+
+// isDown recognizes the broker's word that no server runs behind its socket.
+func isDown(err error) bool {
+	text := strings.ToLower(err.Error())
+	return strings.Contains(text, "server is not running") || strings.Contains(text, "server is shutting down")
 }
 
 // Ask sends a request to the agent, and returns the payload of its answer. ctx needs a

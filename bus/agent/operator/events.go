@@ -132,10 +132,19 @@ func (r *reader) read(ctx context.Context, consumer jetstream.Consumer) error {
 	defer messages.Stop()
 	defer context.AfterFunc(ctx, messages.Stop)()
 	for {
-		msg, err := messages.Next()
+		msg, err := messages.Next(jetstream.NextMaxWait(idleBeat))
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
+		case errors.Is(err, nats.ErrTimeout) && r.query.Follow:
+			continue
+		case errors.Is(err, nats.ErrTimeout):
+			// What was to come may have been removed from the stream meanwhile.
+			info, err := within(ctx, consumer.Info)
+			if err != nil || info.NumPending == 0 {
+				return streamErrorOrNil(err)
+			}
+			continue
 		case errors.Is(err, jetstream.ErrNoHeartbeat) && r.query.Follow:
 			continue // the reader looks for the broker by itself
 		case err != nil:
@@ -178,6 +187,13 @@ func lastToken(subject string) string {
 		}
 	}
 	return subject
+}
+
+func streamErrorOrNil(err error) error {
+	if err == nil {
+		return nil
+	}
+	return streamError(err)
 }
 
 func streamError(err error) error {
