@@ -68,8 +68,8 @@
 // sequence. It is not skipped; the store's budget ends the wait by shedding it.
 //
 // The batches' headers are written here and not by orbit.go's jetstreamext, which
-// the benchmarks measure side by side: both are as fast, because the server is what
-// takes the time, but its Commit blocks, so that reading the next batch meanwhile
+// the benchmarks measure side by side: neither is faster by much (docs/performance.md),
+// because the server is what takes the time, but its Commit blocks, so that reading the next batch meanwhile
 // would take another goroutine; its wait for the first message, the only way in
 // which it learns why a batch is refused as such, knows no context and costs a round
 // trip; and it adds 0.6 MB to the program. Both need only the permission to publish
