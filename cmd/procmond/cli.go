@@ -2,16 +2,14 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"reflect"
-	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/alecthomas/kong"
 
+	"daemoneye.dev/procmond/cmd/internal/cli"
 	"daemoneye.dev/procmond/cmd/procmond/internal/settings"
 )
 
@@ -113,7 +111,7 @@ func newParser(p invocation) (*parser, error) {
 	ps.kong, err = kong.New(ps.line,
 		kong.Name("procmond"),
 		kong.Description(description),
-		kong.Writers(answerWriter{p.stdout}, p.stderr),
+		kong.Writers(cli.AnswerWriter{Writer: p.stdout}, p.stderr),
 		kong.Exit(func(int) { ps.exited = true }),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100, NoExpandSubcommands: true, NoAppDescFormat: true}),
 	)
@@ -135,33 +133,28 @@ Examples:
 // parse returns the command to run, or nil if help was asked for and printed. An
 // error names everything that is wrong with the command line.
 func parse(p invocation) (runnable, error) {
-	var faults settings.Faults
-	args := p.args
-	for {
-		ps, err := newParser(p)
-		if err != nil {
-			return nil, err
-		}
-		kctx, err := ps.kong.Parse(args)
-		if ps.exited {
-			return nil, nil
-		}
-		if output := new(outputError); errors.As(err, &output) {
-			return nil, err
-		}
-		if err == nil && len(faults) == 0 {
-			return ps.selected(kctx)
-		}
-		if err == nil {
-			return nil, ps.withSettings(p, append(faults, ps.faultsOf(kctx)...))
-		}
-		fault, rest := usageFault(err, args, ps.commands())
-		faults = append(faults, fault)
-		if rest == nil {
-			return nil, faults
-		}
-		args = rest
+	first, err := newParser(p)
+	if err != nil {
+		return nil, err
 	}
+	ps := first
+	kctx, faults, err := cli.Parse(p.args, cli.Commands(first.kong.Model), func(args []string) (*kong.Context, error) {
+		if ps, err = newParser(p); err != nil {
+			return nil, err
+		}
+		return ps.kong.Parse(args)
+	})
+	switch {
+	case ps.exited:
+		return nil, nil
+	case err != nil:
+		return nil, err
+	case len(faults) == 0:
+		return ps.selected(kctx)
+	case kctx != nil:
+		return nil, ps.withSettings(p, append(faults, ps.faultsOf(kctx)...))
+	}
+	return nil, faults
 }
 
 // selected is the leaf that was asked for.
@@ -212,56 +205,4 @@ func (ps *parser) withSettings(p invocation, faults settings.Faults) error {
 		Flags: values, Environ: p.environ, ConfigFlag: config, DefaultFile: settings.DefaultFile,
 	})
 	return append(faults, more...)
-}
-
-// commands are the names that an argument may be.
-func (ps *parser) commands() []string {
-	var names []string
-	for _, node := range ps.kong.Model.Leaves(false) {
-		names = append(names, strings.Fields(node.Path())...)
-	}
-	return names
-}
-
-// withoutValue is a command line without a flag and its wrong value, with which what
-// kong says of it ends; nil if they are not there as such.
-func withoutValue(args []string, flag, problem string) []string {
-	for i, arg := range args {
-		value, attached := strings.CutPrefix(arg, flag+"=")
-		switch {
-		case attached && strings.HasSuffix(problem, strconv.Quote(value)):
-			return slices.Concat(args[:i], args[i+1:])
-		case arg == flag && i+1 < len(args) && strings.HasSuffix(problem, strconv.Quote(args[i+1])):
-			return slices.Concat(args[:i], args[i+2:])
-		}
-	}
-	return nil
-}
-
-// usageFault explains an error of kong. rest is the command line without what is
-// wrong, so that the next fault can be found; nil if that can not be said.
-func usageFault(err error, args, commands []string) (fault settings.Fault, rest []string) {
-	fault = settings.Fault{Origin: "command line", What: err.Error(), Usage: true}
-	if got := regexp.MustCompile(`^(--?\S+): expected .* value but got "(.*)" \(.*\)`).FindStringSubmatch(err.Error()); got != nil {
-		what := fmt.Sprintf("%q looks like a flag: write %s=%s if it is the value", got[2], got[1], got[2])
-		return settings.Fault{Origin: "flag " + got[1], What: what, Usage: true}, withoutValue(args, got[1], strconv.Quote(got[2]))
-	}
-	if got := regexp.MustCompile(`^(--\S+?):? ((?:expected|must be|bool value) .*)$`).FindStringSubmatch(err.Error()); got != nil {
-		return settings.Fault{Origin: "flag " + got[1], What: got[2], Usage: true}, withoutValue(args, got[1], got[2])
-	}
-	unknown := regexp.MustCompile(`^unknown flag (--?\S+?)(,.*)?$`).FindStringSubmatch(err.Error())
-	if unknown == nil {
-		return fault, nil
-	}
-	name := unknown[1]
-	fault = settings.Fault{Origin: "flag " + name, What: "unknown flag" + strings.Replace(unknown[2], ",", ":", 1), Usage: true}
-	i := slices.IndexFunc(args, func(arg string) bool { return arg == name || strings.HasPrefix(arg, name+"=") })
-	if i < 0 {
-		return fault, nil
-	}
-	end := i + 1
-	if args[i] == name && end < len(args) && !strings.HasPrefix(args[end], "-") && !slices.Contains(commands, args[end]) {
-		end++ // its value, most likely
-	}
-	return fault, slices.Concat(args[:i], args[end:])
 }

@@ -6,7 +6,8 @@ import (
 	"path"
 	"strings"
 	"time"
-	"unicode/utf8"
+
+	"daemoneye.dev/procmond/cmd/internal/cli"
 )
 
 // eventRow is what a line for people shows of an event: it is read from the JSON
@@ -44,7 +45,7 @@ type eventRow struct {
 
 // eventLines writes events for people.
 type eventLines struct {
-	paint painter
+	paint cli.Painter
 	width int  // columns of the terminal, 0 is no limit
 	date  bool // the day too, not only the time
 	// now is what times without a day are read against; zero is no matter.
@@ -63,7 +64,7 @@ func (l eventLines) header() string {
 	if l.date {
 		layout = dayFormat
 	}
-	return l.paint.bold(fmt.Sprintf("%-*s %-6s %7s %7s %5s %s", len(layout), "TIME", "KIND", "PID", "PPID", "UID", "WHAT")) + "\n"
+	return l.paint.Bold(fmt.Sprintf("%-*s %-6s %7s %7s %5s %s", len(layout), "TIME", "KIND", "PID", "PPID", "UID", "WHAT")) + "\n"
 }
 
 // line is one event on one line.
@@ -73,14 +74,14 @@ func (l eventLines) line(encoded []byte) (string, error) {
 		return "", fmt.Errorf("decode event: %w", err)
 	}
 	layout := l.layout(e.Time)
-	kind := fmt.Sprintf("%-6s", printable(e.Kind))
+	kind := fmt.Sprintf("%-6s", cli.Printable(e.Kind))
 	columns := fmt.Sprintf(" %7s %7s %5s ", number(e.PID), number(e.PPID), number(e.UID))
 	rest := 0
 	if l.width > 0 {
 		rest = max(20, l.width-len(layout)-1-len(kind)-len(columns))
 	}
-	what := shorten(printable(e.what()), rest)
-	return l.paint.faint(e.Time.Local().Format(layout)) + " " + l.kind(kind) + columns + what + "\n", nil
+	what := cli.Shorten(cli.Printable(e.what()), rest)
+	return l.paint.Faint(e.Time.Local().Format(layout)) + " " + l.kind(kind) + columns + what + "\n", nil
 }
 
 // layout is how a time is written. Where the day is left out and the time is not
@@ -99,17 +100,17 @@ func (l eventLines) layout(at time.Time) string {
 func (l eventLines) kind(k string) string {
 	switch strings.TrimSpace(k) {
 	case "start":
-		return l.paint.green(k)
+		return l.paint.Green(k)
 	case "exec":
-		return l.paint.cyan(k)
+		return l.paint.Cyan(k)
 	case "modify":
-		return l.paint.yellow(k)
+		return l.paint.Yellow(k)
 	case "stop":
-		return l.paint.blue(k)
+		return l.paint.Blue(k)
 	case "loss":
-		return l.paint.red(k)
+		return l.paint.Red(k)
 	}
-	return l.paint.faint(k)
+	return l.paint.Faint(k)
 }
 
 // what says in a line what happened.
@@ -129,7 +130,7 @@ func (e *eventRow) what() string {
 		text += e.end()
 	case "modify", "exec":
 		for _, c := range e.Changes {
-			text += fmt.Sprintf(" [%s: %s -> %s]", c.Field, shorten(c.Old, 40), shorten(c.New, 40))
+			text += fmt.Sprintf(" [%s: %s -> %s]", c.Field, cli.Shorten(c.Old, 40), cli.Shorten(c.New, 40))
 		}
 	}
 	if e.Source == "recovered" {
@@ -200,17 +201,4 @@ func number[T int32 | uint32](n *T) string {
 		return "-"
 	}
 	return fmt.Sprint(*n)
-}
-
-// shorten cuts s to so many characters; 0 is no limit.
-func shorten(s string, most int) string {
-	if most == 0 || utf8.RuneCountInString(s) <= most {
-		return s
-	}
-	for i := range s {
-		if most--; most == 0 {
-			return s[:i] + "…"
-		}
-	}
-	return s
 }

@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"daemoneye.dev/procmond/cmd/internal/cli"
+
 	"daemoneye.dev/procmond/collect/event"
 	"daemoneye.dev/procmond/supervisor/control"
 )
@@ -249,7 +251,7 @@ func TestReaderTellsOfAnotherStore(t *testing.T) {
 
 // TestBrokenPipeToTheDaemonIsAnError: only that of standard output is none.
 func TestBrokenPipeToTheDaemonIsAnError(t *testing.T) {
-	if err := fmt.Errorf("ask daemon: %w", syscall.EPIPE); readerLeft(err) || exitCodeOf(err) == exitOK {
+	if err := fmt.Errorf("ask daemon: %w", syscall.EPIPE); cli.ReaderLeft(err) || exitCodeOf(err) == exitOK {
 		t.Error("taken for the reader's")
 	}
 	r, w, err := os.Pipe()
@@ -258,8 +260,8 @@ func TestBrokenPipeToTheDaemonIsAnError(t *testing.T) {
 	}
 	_ = r.Close()
 	defer func() { _ = w.Close() }()
-	err = write(w, "text")
-	if !readerLeft(err) || exitCodeOf(err) != exitOK {
+	err = cli.Write(w, "text")
+	if !cli.ReaderLeft(err) || exitCodeOf(err) != exitOK {
 		t.Errorf("%v is not taken for a reader that left", err)
 	}
 	if code := (invocation{args: []string{"--help"}, stdout: w, stderr: os.Stderr}).main(); code != exitOK {

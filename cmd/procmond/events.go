@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"daemoneye.dev/procmond/cmd/internal/cli"
+
 	"daemoneye.dev/procmond/collect/event"
 	"daemoneye.dev/procmond/store"
 	"daemoneye.dev/procmond/supervisor"
@@ -95,10 +97,10 @@ func (c *eventsCommand) printer(p invocation) func([]byte) error {
 		return func(encoded []byte) error {
 			// The line is written at once: a reader of --follow waits for it.
 			_, err := p.stdout.Write(append(encoded, '\n'))
-			return written(err)
+			return cli.Written(err)
 		}
 	}
-	lines := eventLines{paint: painter(p.colours(p.stdout)), width: width(p.stdout), date: true}
+	lines := eventLines{paint: cli.Painter(p.colours(p.stdout)), width: cli.Width(p.stdout), date: true}
 	first := true
 	return func(encoded []byte) error {
 		line, err := lines.line(encoded)
@@ -109,7 +111,7 @@ func (c *eventsCommand) printer(p invocation) func([]byte) error {
 			first = false
 			line = lines.header() + line
 		}
-		return write(p.stdout, line)
+		return cli.Write(p.stdout, line)
 	}
 }
 

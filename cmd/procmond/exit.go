@@ -7,8 +7,9 @@ import (
 	"slices"
 	"strings"
 
+	"daemoneye.dev/procmond/cmd/internal/cli"
+
 	"daemoneye.dev/procmond/cmd/procmond/internal/settings"
-	"daemoneye.dev/procmond/collect/event"
 	"daemoneye.dev/procmond/store"
 	"daemoneye.dev/procmond/supervisor"
 	"daemoneye.dev/procmond/supervisor/control"
@@ -95,25 +96,19 @@ func exitCodeOf(err error) exitCode {
 	var known *exitError
 	var faults settings.Faults
 	switch {
-	case err == nil, readerLeft(err):
+	case err == nil, cli.ReaderLeft(err):
 		return exitOK
 	case errors.As(err, &silent):
 		return exitCode(silent)
 	case errors.As(err, &known):
 		return known.code
 	case errors.As(err, &faults):
-		return faultsCode(faults)
-	}
-	return storeCode(err)
-}
-
-func faultsCode(faults settings.Faults) exitCode {
-	for _, f := range faults {
-		if f.Usage {
+		if faults.Usage() {
 			return exitUsage
 		}
+		return exitConfiguration
 	}
-	return exitConfiguration
+	return storeCode(err)
 }
 
 func storeCode(err error) exitCode {
@@ -151,22 +146,12 @@ func errorText(err error) string {
 	}
 	var b strings.Builder
 	for line := range strings.Lines(err.Error()) {
-		fmt.Fprintf(&b, "procmond: %s\n", printable(strings.TrimRight(line, "\n")))
+		fmt.Fprintf(&b, "procmond: %s\n", cli.Printable(strings.TrimRight(line, "\n")))
 	}
 	if hint := hintFor(err); hint != "" {
-		fmt.Fprintf(&b, "  %s\n", printable(hint))
+		fmt.Fprintf(&b, "  %s\n", cli.Printable(hint))
 	}
 	return b.String()
-}
-
-// printable makes a line of ours, which may repeat hostile text, harmless. It
-// leaves backslashes alone: they are there for a reason.
-func printable(s string) string {
-	parts := strings.Split(s, `\`)
-	for i := range parts {
-		parts[i] = event.Text(parts[i])
-	}
-	return strings.Join(parts, `\`)
 }
 
 // pointOut adds to the error of a database in use how to ask its daemon, where
@@ -176,7 +161,7 @@ func (p invocation) pointOut(err error) error {
 	if !errors.As(err, &locked) || slices.Contains(p.databasePlaces(), locked.Dir) {
 		return err
 	}
-	return &exitError{code: exitCodeOf(err), err: err, hint: inUseHint(" --database " + shellWord(locked.Dir))}
+	return &exitError{code: exitCodeOf(err), err: err, hint: inUseHint(" --database " + cli.ShellWord(locked.Dir))}
 }
 
 func inUseHint(database string) string {

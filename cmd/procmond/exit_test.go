@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 
+	"daemoneye.dev/procmond/cmd/internal/cli"
+
 	"daemoneye.dev/procmond/cmd/procmond/internal/settings"
 	"daemoneye.dev/procmond/store"
 	"daemoneye.dev/procmond/supervisor/control"
@@ -32,7 +34,7 @@ func TestExitCodes(t *testing.T) {
 		want exitCode
 	}{
 		{nil, exitOK},
-		{wrap(written(syscall.EPIPE)), exitOK},
+		{wrap(cli.Written(syscall.EPIPE)), exitOK},
 		{wrap(syscall.EPIPE), exitDegraded}, // not of standard output
 		{wrap(control.ErrBusy), exitBusy},
 		{wrap(control.ErrImpostor), exitPermission},

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"time"
 
+	"daemoneye.dev/procmond/cmd/internal/cli"
+
 	"daemoneye.dev/procmond/supervisor/control"
 )
 
@@ -17,16 +19,16 @@ func (v *stateView) link(s *control.State) {
 	}
 	v.row("registration", "%s%s%s%s", spaced(r.State), v.sinceText(r.Since), because(r.Cause), counted(r.Failures, plural(r.Failures, "attempt")+" failed"))
 	if r.AgentVersion != "" {
-		v.row("", "agent %s, heartbeat every %s, %d sent%s", printable(r.AgentVersion), span(time.Duration(r.HeartbeatIntervalMS)*time.Millisecond),
+		v.row("", "agent %s, heartbeat every %s, %d sent%s", cli.Printable(r.AgentVersion), span(time.Duration(r.HeartbeatIntervalMS)*time.Millisecond),
 			r.Heartbeats.Sent, counted(r.Heartbeats.Failed, "failed"))
 	}
-	v.row("link", "%s as %s", printable(s.Link.Socket), printable(s.Link.ID))
+	v.row("link", "%s as %s", cli.Printable(s.Link.Socket), cli.Printable(s.Link.ID))
 	v.row("", "%s", v.connection("control", &s.Link.Control)+", "+v.connection("events", &s.Link.Events)+counted(s.Link.Refused, "refused by the broker"))
 	if d := s.Delivery; d != nil {
 		v.delivery(d)
 	}
 	if s.Pressure.On {
-		v.row("pressure", "%s%s%s", v.paint.yellow("on"), v.sinceText(s.Pressure.Since), because(s.Pressure.Cause))
+		v.row("pressure", "%s%s%s", v.paint.Yellow("on"), v.sinceText(s.Pressure.Since), because(s.Pressure.Cause))
 	}
 	v.requests(s.RPC)
 }
@@ -34,7 +36,7 @@ func (v *stateView) link(s *control.State) {
 func (v *stateView) connection(name string, c *control.Connection) string {
 	text := name + " " + spaced(c.State)
 	if c.State != "connected" && c.LastError != "" {
-		text += " (" + shorten(printable(c.LastError), max(30, v.width-60)) + ")"
+		text += " (" + cli.Shorten(cli.Printable(c.LastError), max(30, v.width-60)) + ")"
 	}
 	return text + counted(c.Reconnects, plural(c.Reconnects, "reconnect"))
 }
@@ -44,7 +46,7 @@ func (v *stateView) delivery(d *control.Delivery) {
 		counted(d.Duplicates, "the stream had already"), counted(d.Full, plural(d.Full, "time")+" full"),
 		counted(d.Unknown, plural(d.Unknown, "unknown outcome")), v.ackText(d))
 	if d.LastError != "" && d.State != "idle" && d.State != "sending" {
-		v.row("", "last error %s: %s", v.ago(d.LastErrorAt), printable(d.LastError))
+		v.row("", "last error %s: %s", v.ago(d.LastErrorAt), cli.Printable(d.LastError))
 	}
 }
 
@@ -69,7 +71,7 @@ func (v *stateView) requests(ops []control.Operation) {
 		if name == "" {
 			name = "unreadable"
 		}
-		parts = append(parts, fmt.Sprintf("%s %d", printable(name), op.Count)+strings.Replace(counted(op.Errors, "failed"), ", ", " (", 1)+closing(op.Errors))
+		parts = append(parts, fmt.Sprintf("%s %d", cli.Printable(name), op.Count)+strings.Replace(counted(op.Errors, "failed"), ", ", " (", 1)+closing(op.Errors))
 	}
 	if len(parts) > 0 {
 		v.row("requests", "%s", strings.Join(parts, ", "))

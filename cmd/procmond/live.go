@@ -72,8 +72,13 @@ func (v *liveView) Serve(ctx context.Context) error {
 	}
 }
 
-// liveChunk is how many events are read before they are printed.
-const liveChunk = 128
+const (
+	// liveChunk is how many events are read before they are printed.
+	liveChunk = 128
+	// viewPieces is how many such pieces may wait for a terminal that does not take
+	// them: the view itself waits and skips.
+	viewPieces = 1
+)
 
 // read returns the next lines, and the first sequence not in them.
 func (v *liveView) read(ctx context.Context) (lines string, next uint64, err error) {

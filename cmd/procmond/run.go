@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"time"
 
+	"daemoneye.dev/procmond/cmd/internal/cli"
+
 	"github.com/alecthomas/kong"
 	"github.com/sirupsen/logrus"
 
@@ -54,8 +56,8 @@ type daemonRun struct {
 	database string
 	broker   string // socket of the agent's broker; empty in standalone mode
 	// Two queues, so that neither waits for the other's reader.
-	logQueue  *lineQueue
-	viewQueue *lineQueue // nil if nobody watches
+	logQueue  *cli.LineQueue
+	viewQueue *cli.LineQueue // nil if nobody watches
 	logger    *logrus.Logger
 	log       *logrus.Entry
 	notifier  *sdnotify.Notifier
@@ -87,11 +89,11 @@ func (c *runCommand) run(ctx context.Context, p invocation) error {
 
 // prepare makes the log and finds the database.
 func (d *daemonRun) prepare(warnings []string) error {
-	d.logger, d.logQueue = d.newLogger(&d.values)
+	d.logger, d.logQueue = cli.NewLogger(d.stderr, d.values.LogFormat, d.values.LogLevel, d.colours(d.stderr))
 	d.log = logrus.NewEntry(d.logger)
 	d.notifier = sdnotify.New(d.log)
 	if d.onTerminal = d.showsEvents(); d.onTerminal {
-		d.viewQueue = newLineQueue(d.stdout, viewPieces, nil) // the view says itself what it skips
+		d.viewQueue = cli.NewLineQueue(d.stdout, viewPieces, nil) // the view says itself what it skips
 	}
 	for _, warning := range warnings {
 		d.log.Warn(warning)
@@ -118,9 +120,9 @@ func (d *daemonRun) prepare(warnings []string) error {
 // flush ends the queues; what is printed later is lost.
 func (d *daemonRun) flush() {
 	if d.viewQueue != nil {
-		d.viewQueue.close()
+		d.viewQueue.Close()
 	}
-	d.logQueue.close()
+	d.logQueue.Close()
 }
 
 // serve opens the store, runs the tree until a signal, and closes the store.
@@ -236,17 +238,17 @@ func (d *daemonRun) notify(n supervisor.Notice) {
 
 // hungUp reports whether the terminal that showed the events is gone: its end is
 // a SIGHUP too, and means stop.
-func (d *daemonRun) hungUp() bool { return d.onTerminal && !isTerminal(d.stdout) }
+func (d *daemonRun) hungUp() bool { return d.onTerminal && !cli.IsTerminal(d.stdout) }
 
 // showsEvents reports whether a person watches standard output.
-func (d *daemonRun) showsEvents() bool { return isTerminal(d.stdout) }
+func (d *daemonRun) showsEvents() bool { return cli.IsTerminal(d.stdout) }
 
 func (d *daemonRun) services(st *store.Store) []tree.Service {
 	if d.viewQueue == nil {
 		return nil
 	}
-	lines := eventLines{paint: painter(d.colours(d.stdout)), width: width(d.stdout)}
-	return []tree.Service{newLiveView(st, lines, d.viewQueue.patient)}
+	lines := eventLines{paint: cli.Painter(d.colours(d.stdout)), width: cli.Width(d.stdout)}
+	return []tree.Service{newLiveView(st, lines, d.viewQueue.Patient)}
 }
 
 // logFaults puts each fault into the log.

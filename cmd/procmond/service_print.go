@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"strings"
 	"text/template"
+
+	"daemoneye.dev/procmond/cmd/internal/cli"
 )
 
 //go:embed service/procmond.service.tmpl
@@ -51,7 +53,7 @@ func (c *servicePrintCommand) run(_ context.Context, p invocation) error {
 	if err != nil {
 		return err
 	}
-	return write(p.stdout, out)
+	return cli.Write(p.stdout, out)
 }
 
 // program is the path to start, absolute and without what would need quoting.

@@ -8,6 +8,8 @@ import (
 	"os"
 	"time"
 
+	"daemoneye.dev/procmond/cmd/internal/cli"
+
 	"daemoneye.dev/procmond/supervisor"
 	"daemoneye.dev/procmond/supervisor/control"
 )
@@ -64,7 +66,7 @@ func (c *stateCommand) run(ctx context.Context, p invocation) error {
 	if c.JSON {
 		err = writeJSON(p.stdout, r.state)
 	} else {
-		err = write(p.stdout, stateText(r.state, readFatal(r.database), painter(p.colours(p.stdout)), width(p.stdout), time.Now()))
+		err = cli.Write(p.stdout, stateText(r.state, readFatal(r.database), cli.Painter(p.colours(p.stdout)), cli.Width(p.stdout), time.Now()))
 	}
 	if err != nil {
 		return err
@@ -81,7 +83,7 @@ func writeJSON(f *os.File, v any) error {
 	if err != nil {
 		return fmt.Errorf("encode: %w", err)
 	}
-	return write(f, string(text)+"\n")
+	return cli.Write(f, string(text)+"\n")
 }
 
 // findState asks the first daemon that runs on one of the places, else reads the

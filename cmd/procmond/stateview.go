@@ -6,6 +6,8 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"daemoneye.dev/procmond/cmd/internal/cli"
+
 	"daemoneye.dev/procmond/supervisor/control"
 )
 
@@ -15,21 +17,21 @@ const modeCoordinated = "coordinated"
 // stateView is a report for people: a screenful.
 type stateView struct {
 	b     strings.Builder
-	paint painter
+	paint cli.Painter
 	width int // columns, 0 is no limit
 	now   time.Time
 }
 
 // stateText renders a report. last is the reason of an earlier fatal end, if
 // there is one.
-func stateText(s *control.State, last *fatalRecord, paint painter, columns int, now time.Time) string {
+func stateText(s *control.State, last *fatalRecord, paint cli.Painter, columns int, now time.Time) string {
 	v := &stateView{paint: paint, width: columns, now: now}
 	v.headline(s)
 	for _, reason := range s.Reasons {
-		v.b.WriteString("  " + v.paint.yellow("•") + " " + printable(reason) + "\n")
+		v.b.WriteString("  " + v.paint.Yellow("•") + " " + cli.Printable(reason) + "\n")
 	}
 	if last != nil {
-		v.row("last fatal", "%s, exit %d: %s", v.ago(&last.Time), last.Code, printable(last.Reason))
+		v.row("last fatal", "%s, exit %d: %s", v.ago(&last.Time), last.Code, cli.Printable(last.Reason))
 	}
 	if s.Health == control.HealthNotResponding || !s.Running && s.Store.Epoch == "" {
 		return v.b.String() // nothing more is known
@@ -46,23 +48,23 @@ func stateText(s *control.State, last *fatalRecord, paint painter, columns int, 
 func (v *stateView) headline(s *control.State) {
 	name := "procmond"
 	if s.Version != "" {
-		name += " " + printable(s.Version)
+		name += " " + cli.Printable(s.Version)
 	}
 	health := strings.ReplaceAll(s.Health, "_", " ")
 	switch s.Health {
 	case control.HealthHealthy:
-		health = v.paint.green(health)
+		health = v.paint.Green(health)
 	case control.HealthDegraded:
-		health = v.paint.yellow(health)
+		health = v.paint.Yellow(health)
 	case control.HealthNotRunning:
-		health = v.paint.bold(health)
+		health = v.paint.Bold(health)
 	default:
-		health = v.paint.red(health)
+		health = v.paint.Red(health)
 	}
-	fmt.Fprintf(&v.b, "%s is %s", v.paint.bold(name), health)
+	fmt.Fprintf(&v.b, "%s is %s", v.paint.Bold(name), health)
 	var more []string
 	if s.Mode != "" {
-		more = append(more, printable(s.Mode))
+		more = append(more, cli.Printable(s.Mode))
 	}
 	if s.PID != 0 {
 		more = append(more, fmt.Sprintf("pid %d", s.PID))
@@ -78,7 +80,7 @@ func (v *stateView) headline(s *control.State) {
 		}
 	}
 	if len(more) > 0 {
-		v.b.WriteString(v.paint.faint(" (" + strings.Join(more, ", ") + ")"))
+		v.b.WriteString(v.paint.Faint(" (" + strings.Join(more, ", ") + ")"))
 	}
 	v.b.WriteString("\n")
 }
@@ -95,7 +97,7 @@ func (v *stateView) totals(t *control.Totals) {
 // row is a name and what there is to say about it.
 func (v *stateView) row(name, format string, args ...any) {
 	text := strings.TrimRight(fmt.Sprintf(format, args...), " ")
-	fmt.Fprintf(&v.b, "  %s %s\n", v.paint.faint(fmt.Sprintf("%-13s", name)), text)
+	fmt.Fprintf(&v.b, "  %s %s\n", v.paint.Faint(fmt.Sprintf("%-13s", name)), text)
 }
 
 func (v *stateView) daemon(s *control.State) {
@@ -105,22 +107,22 @@ func (v *stateView) daemon(s *control.State) {
 	}
 	v.row("collector", "%s%s%s", spaced(c.State), v.sinceText(c.Since), because(c.Cause))
 	if c.LastError != "" && s.Store.InService { // else it is the store's, and among the reasons
-		v.row("", "last error: %s", printable(c.LastError))
+		v.row("", "last error: %s", cli.Printable(c.LastError))
 	}
 	if !s.Running {
 		return
 	}
 	if c.ActivityMS >= time.Second.Milliseconds() && c.Activity != "" {
-		v.row("", "%s for %s", printable(c.Activity), span(time.Duration(c.ActivityMS)*time.Millisecond))
+		v.row("", "%s for %s", cli.Printable(c.Activity), span(time.Duration(c.ActivityMS)*time.Millisecond))
 	}
 	v.link(s)
-	v.row("sources", "events %s, snapshots %s, every %s%s", printable(s.Sources.Events), printable(s.Sources.Snapshots),
+	v.row("sources", "events %s, snapshots %s, every %s%s", cli.Printable(s.Sources.Events), cli.Printable(s.Sources.Snapshots),
 		seconds(s.Interval.CurrentS), v.intervalNote(&s.Interval))
 	v.cycle(&s.Cycle)
 	v.totals(&s.Totals)
 	config := fmt.Sprintf("version %d", s.Config.Version)
 	if len(s.Config.Pending) > 0 {
-		config += ", pending: " + printable(strings.Join(s.Config.Pending, ", "))
+		config += ", pending: " + cli.Printable(strings.Join(s.Config.Pending, ", "))
 	}
 	v.row("config", "%s", config)
 }
@@ -148,27 +150,27 @@ func (v *stateView) cycle(c *control.Cycle) {
 func (v *stateView) store(state *control.State) {
 	s := &state.Store
 	if s.Epoch == "" {
-		v.row("store", "%s, not opened yet: what it holds is not known", printable(s.Path))
+		v.row("store", "%s, not opened yet: what it holds is not known", cli.Printable(s.Path))
 		v.service(state)
 		return
 	}
 	if !state.Running && s.Reason != "" {
-		v.row("store", "%s, damaged: `procmond store verify` says what is left", printable(s.Path))
+		v.row("store", "%s, damaged: `procmond store verify` says what is left", cli.Printable(s.Path))
 		return
 	}
-	v.row("store", "%s, %s", printable(s.Path), bytesText(s.Bytes))
+	v.row("store", "%s, %s", cli.Printable(s.Path), cli.Bytes(s.Bytes))
 	owed := ""
 	if state.Mode == modeCoordinated {
-		owed = fmt.Sprintf(", cursor %d, undelivered %d (%s)", s.Cursor, s.BacklogEvents, bytesText(s.BacklogBytes))
+		owed = fmt.Sprintf(", cursor %d, undelivered %d (%s)", s.Cursor, s.BacklogEvents, cli.Bytes(s.BacklogBytes))
 	}
 	v.row("", "%d events kept, head %d%s%s", s.Kept, s.Head, owed, counted(s.Removed, "removed by retention")+counted(s.Shed, "given up undelivered"))
-	v.row("", "epoch %s", printable(s.Epoch))
+	v.row("", "epoch %s", cli.Printable(s.Epoch))
 	v.service(state)
 	if s.RewoundTo != "" {
-		v.row("", "was an older copy of itself %s; what it held is in %s", v.ago(s.RewoundAt), printable(s.RewoundTo))
+		v.row("", "was an older copy of itself %s; what it held is in %s", v.ago(s.RewoundAt), cli.Printable(s.RewoundTo))
 	}
 	if s.QuarantinedTo != "" {
-		v.row("", "a damaged predecessor was set aside %s: %s", v.ago(s.QuarantinedAt), printable(s.QuarantinedTo))
+		v.row("", "a damaged predecessor was set aside %s: %s", v.ago(s.QuarantinedAt), cli.Printable(s.QuarantinedTo))
 	}
 }
 
@@ -176,7 +178,7 @@ func (v *stateView) store(state *control.State) {
 // reasons.
 func (v *stateView) service(state *control.State) {
 	if state.Running && !state.Store.InService {
-		v.row("", "%s%s, see above", v.paint.red("out of service"), v.sinceText(state.Store.Since))
+		v.row("", "%s%s, see above", v.paint.Red("out of service"), v.sinceText(state.Store.Since))
 	}
 }
 
@@ -207,7 +209,7 @@ func (v *stateView) services(services []control.Service) {
 		if s.Panics > 0 {
 			restarts += fmt.Sprintf(" (%d panics)", s.Panics)
 		}
-		_, _ = fmt.Fprintf(w, "  %s\t%s\t%s\t%s\t%s\n", printable(s.Path), spaced(s.State), v.ago(s.Since), restarts, v.serviceError(&s))
+		_, _ = fmt.Fprintf(w, "  %s\t%s\t%s\t%s\t%s\n", cli.Printable(s.Path), spaced(s.State), v.ago(s.Since), restarts, v.serviceError(&s))
 	}
 	_ = w.Flush() // a strings.Builder never fails
 }
@@ -220,7 +222,7 @@ func (v *stateView) serviceError(s *control.Service) string {
 	if text == "" {
 		return "-"
 	}
-	return shorten(printable(strings.Join(strings.Fields(text), " ")), max(30, v.width-60))
+	return cli.Shorten(cli.Printable(strings.Join(strings.Fields(text), " ")), max(30, v.width-60))
 }
 
 // mostTransitions keeps the report on a screen.
@@ -281,7 +283,7 @@ func span(d time.Duration) string {
 	return fmt.Sprintf("%d d %d h", d/(24*time.Hour), d%(24*time.Hour)/time.Hour)
 }
 
-func spaced(s string) string { return printable(strings.ReplaceAll(s, "_", " ")) }
+func spaced(s string) string { return cli.Printable(strings.ReplaceAll(s, "_", " ")) }
 
 // because is the cause behind a statement.
 func because(cause string) string {
@@ -310,16 +312,3 @@ func seconds(s float64) string { return decimal(s) + " s" }
 
 // decimal is a number with one decimal, if it is not 0.
 func decimal(f float64) string { return strings.TrimSuffix(fmt.Sprintf("%.1f", f), ".0") }
-
-// bytesText is a size in the unit that suits it.
-func bytesText(n uint64) string {
-	const units = "KMGTPE"
-	if n < 1<<10 {
-		return fmt.Sprintf("%d B", n)
-	}
-	value, unit := float64(n)/1024, 0
-	for value >= 1024 && unit < len(units)-1 {
-		value, unit = value/1024, unit+1
-	}
-	return fmt.Sprintf("%.1f %ciB", value, units[unit])
-}

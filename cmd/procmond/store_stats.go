@@ -6,6 +6,8 @@ import (
 	"strings"
 	"time"
 
+	"daemoneye.dev/procmond/cmd/internal/cli"
+
 	"daemoneye.dev/procmond/supervisor/control"
 )
 
@@ -30,8 +32,8 @@ func (c *statsCommand) run(ctx context.Context, p invocation) error {
 	if c.JSON {
 		return writeJSON(p.stdout, r.state.Store)
 	}
-	v := &stateView{paint: painter(p.colours(p.stdout)), now: time.Now()}
+	v := &stateView{paint: cli.Painter(p.colours(p.stdout)), now: time.Now()}
 	v.store(r.state)
 	v.losses(r.state.Loss)
-	return write(p.stdout, v.b.String())
+	return cli.Write(p.stdout, v.b.String())
 }

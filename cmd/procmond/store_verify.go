@@ -6,6 +6,8 @@ import (
 	"strings"
 	"time"
 
+	"daemoneye.dev/procmond/cmd/internal/cli"
+
 	"daemoneye.dev/procmond/collect/event"
 	"daemoneye.dev/procmond/store"
 )
@@ -32,7 +34,7 @@ func (c *verifyCommand) run(ctx context.Context, p invocation) error {
 	if err != nil {
 		return err
 	}
-	if err := write(p.stdout, verifyText(place, v, painter(p.colours(p.stdout)))); err != nil {
+	if err := cli.Write(p.stdout, verifyText(place, v, cli.Painter(p.colours(p.stdout)))); err != nil {
 		return err
 	}
 	if !v.OK() {
@@ -41,20 +43,20 @@ func (c *verifyCommand) run(ctx context.Context, p invocation) error {
 	return nil
 }
 
-func verifyText(place string, v *store.Verification, paint painter) string {
+func verifyText(place string, v *store.Verification, paint cli.Painter) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s\n%d events, sequences %d to %d\n", printable(event.Text(place)), v.Events, v.FirstSeq, v.LastSeq)
+	fmt.Fprintf(&b, "%s\n%d events, sequences %d to %d\n", cli.Printable(event.Text(place)), v.Events, v.FirstSeq, v.LastSeq)
 	fmt.Fprintf(&b, "%d in the table of processes, %d in the journal of transitions\n", v.Processes, v.Transitions)
 	for _, problem := range v.Problems {
-		fmt.Fprintf(&b, "%s %s\n", paint.red("problem:"), printable(problem.String()))
+		fmt.Fprintf(&b, "%s %s\n", paint.Red("problem:"), cli.Printable(problem.String()))
 	}
 	if v.More > 0 {
 		fmt.Fprintf(&b, "and %d problems more\n", v.More)
 	}
 	if v.OK() {
-		b.WriteString(paint.green("Nothing is wrong.") + "\n")
+		b.WriteString(paint.Green("Nothing is wrong.") + "\n")
 	} else {
-		fmt.Fprintf(&b, "%s Where the daemon needs what is damaged, it sets the database aside and begins a new one.\n", paint.red("The database is damaged."))
+		fmt.Fprintf(&b, "%s Where the daemon needs what is damaged, it sets the database aside and begins a new one.\n", paint.Red("The database is damaged."))
 	}
 	return b.String()
 }
@@ -77,7 +79,9 @@ type progressLine struct {
 	shown time.Time
 }
 
-func (p invocation) progress() *progressLine { return &progressLine{p: p, on: isTerminal(p.stderr)} }
+func (p invocation) progress() *progressLine {
+	return &progressLine{p: p, on: cli.IsTerminal(p.stderr)}
+}
 
 func (l *progressLine) show(done, total uint64) {
 	const every = 100 * time.Millisecond

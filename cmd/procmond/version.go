@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
+
+	"daemoneye.dev/procmond/cmd/internal/cli"
 )
 
 // version is set by a release build (-ldflags "-X main.version=1.2.3").
@@ -14,7 +16,7 @@ type versionCommand struct{}
 
 func (versionCommand) run(_ context.Context, p invocation) error {
 	b := readBuild()
-	return write(p.stdout, fmt.Sprintf("procmond %s\ncommit   %s\n%s %s/%s\n", b.version, b.commit, runtime.Version(), runtime.GOOS, runtime.GOARCH))
+	return cli.Write(p.stdout, fmt.Sprintf("procmond %s\ncommit   %s\n%s %s/%s\n", b.version, b.commit, runtime.Version(), runtime.GOOS, runtime.GOARCH))
 }
 
 // build is what the toolchain wrote into this program.

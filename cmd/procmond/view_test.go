@@ -2,11 +2,9 @@ package main
 
 import (
 	"bytes"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -153,47 +151,6 @@ func TestEventLines(t *testing.T) {
 	if err != nil || strings.Contains(hostile, "[2J\n") || strings.Count(hostile, "\n") != 1 || strings.Contains(hostile, "\x1b[31m") {
 		t.Errorf("a hostile event does something to the terminal: %q %v", hostile, err)
 	}
-}
-
-// Lines of several writers are written whole.
-func TestTerminalDoesNotMangle(t *testing.T) {
-	var out slowWriter
-	queue := newLineQueue(&out, logLines, gapText)
-	logger := logrus.New()
-	logger.SetOutput(queue)
-	logger.SetFormatter(&lineFormatter{})
-	events := queue.patient(t.Context())
-	var wg sync.WaitGroup
-	for range 4 {
-		wg.Go(func() {
-			for range 50 {
-				logger.WithField("who", "log\nger").Info("message\x1b[0m of the log")
-				_, _ = io.WriteString(events, "event of the live view\n")
-			}
-		})
-	}
-	wg.Wait()
-	queue.close()
-	lines := strings.Split(strings.TrimSuffix(out.String(), "\n"), "\n")
-	if len(lines) != 400 {
-		t.Fatalf("%d lines, want 400", len(lines))
-	}
-	for _, line := range lines {
-		whole := line == "event of the live view" || strings.HasSuffix(line, `INFO  message\x1b[0m of the log who="log | ger"`)
-		if !whole {
-			t.Fatalf("mangled: %q", line)
-		}
-	}
-}
-
-// slowWriter writes byte by byte, so that two writers would mix.
-type slowWriter struct{ bytes.Buffer }
-
-func (w *slowWriter) Write(p []byte) (int, error) {
-	for _, b := range p {
-		w.WriteByte(b)
-	}
-	return len(p), nil
 }
 
 func TestLastWords(t *testing.T) {

@@ -41,7 +41,7 @@ func (d *daemonRun) supervisorConfig(st *store.Store) (supervisor.Config, error)
 		Broker: d.brokerConfig(), Window: d.values.MaxEventsInFlight,
 		SocketPath: socket, MetricsListen: d.values.MetricsListen, Version: readBuild().version,
 		Watchdog: d.values.Watchdog, Abort: d.last.watchdog, Notify: d.notify,
-		Services: d.services(st), Hot: d.hotKeys(), Restart: settings.ColdKeys(), Log: d.log, LogLinesLost: d.logQueue.lost,
+		Services: d.services(st), Hot: d.hotKeys(), Restart: settings.ColdKeys(), Log: d.log, LogLinesLost: d.logQueue.Lost,
 	}, nil
 }
 

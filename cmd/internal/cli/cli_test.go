@@ -2,10 +2,12 @@ package cli
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 
@@ -34,6 +36,11 @@ func TestTerminalThatStandsStillDelaysNobody(t *testing.T) {
 		for i := range 3 + 1 + 10 { // one is being written
 			_, _ = fmt.Fprintf(q, "line %d\n", i)
 			synctest.Wait()
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if _, err := io.WriteString(q.Patient(ctx), "event\n"); err == nil {
+			t.Error("a patient writer does not end with its context")
 		}
 		out.release <- struct{}{}
 		synctest.Wait()
@@ -86,4 +93,45 @@ func TestText(t *testing.T) {
 	if Shorten("abc", 0) != "abc" || Printable("a\\x1b\x1b") != `a\x1b\x1b` {
 		t.Error(Printable("a\\x1b\x1b"))
 	}
+}
+
+// Lines of several writers are written whole.
+func TestTerminalDoesNotMangle(t *testing.T) {
+	var out slowWriter
+	queue := NewLineQueue(&out, logLines, gapText)
+	logger := logrus.New()
+	logger.SetOutput(queue)
+	logger.SetFormatter(&lineFormatter{})
+	events := queue.Patient(t.Context())
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for range 50 {
+				logger.WithField("who", "log\nger").Info("message\x1b[0m of the log")
+				_, _ = io.WriteString(events, "event of the live view\n")
+			}
+		})
+	}
+	wg.Wait()
+	queue.Close()
+	lines := strings.Split(strings.TrimSuffix(out.String(), "\n"), "\n")
+	if len(lines) != 400 {
+		t.Fatalf("%d lines, want 400", len(lines))
+	}
+	for _, line := range lines {
+		whole := line == "event of the live view" || strings.HasSuffix(line, `INFO  message\x1b[0m of the log who="log | ger"`)
+		if !whole {
+			t.Fatalf("mangled: %q", line)
+		}
+	}
+}
+
+// slowWriter writes byte by byte, so that two writers would mix.
+type slowWriter struct{ bytes.Buffer }
+
+func (w *slowWriter) Write(p []byte) (int, error) {
+	for _, b := range p {
+		w.WriteByte(b)
+	}
+	return len(p), nil
 }

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -266,6 +267,14 @@ func (p *completer) fishCondition(c completion) string {
 		conditions = append(conditions, "not __fish_seen_subcommand_from "+strings.Join(below, " "))
 	}
 	return strings.Join(conditions, "; and ")
+}
+
+// ShellWord is s as one word of a shell, as it is where that can be.
+func ShellWord(s string) string {
+	if regexp.MustCompile(`^[A-Za-z0-9/._+:@%,=-]+$`).MatchString(s) {
+		return s
+	}
+	return shellQuote(s)
 }
 
 func shellQuote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }

@@ -13,10 +13,13 @@ import (
 
 // Fault is one thing that is wrong, with the place where it stands.
 type Fault struct {
-	Origin string // "flag --socket", "environment DAEMONEYE_AGENT_SOCKET"
+	Origin string // "flag --socket", "environment PROCMOND_INTERVAL", "file /etc/x.yaml:3: interval"
 	What   string
 	// Usage says that it is the command line that is wrong.
 	Usage bool
+	// Unread says that nothing of the file could be read: what it holds is not known.
+	Unread bool
+	Line   int // of the file, 0 elsewhere
 }
 
 func (f Fault) Error() string { return f.Origin + ": " + f.What }
@@ -24,20 +27,23 @@ func (f Fault) Error() string { return f.Origin + ": " + f.What }
 // Faults is everything that is wrong; it is an error if there is any.
 type Faults []Fault
 
-// mostFaults are as many as a person mends before the next try.
-const mostFaults = 20
+// MostFaults are as many as a person mends before the next try. A file that is
+// something else than a configuration may have a hundred thousand.
+const MostFaults = 20
 
-func (f Faults) Error() string {
+// Lines has a line for each of the first faults, and one that counts the others.
+func (f Faults) Lines() []string {
 	var lines []string
 	for i := range f {
-		if i == mostFaults {
-			lines = append(lines, fmt.Sprintf("and %d more", len(f)-i))
-			break
+		if i == MostFaults {
+			return append(lines, fmt.Sprintf("and %d more", len(f)-i))
 		}
 		lines = append(lines, f[i].Error())
 	}
-	return strings.Join(lines, "\n")
+	return lines
 }
+
+func (f Faults) Error() string { return strings.Join(f.Lines(), "\n") }
 
 // Usage reports whether one of the faults is the command line's.
 func (f Faults) Usage() bool {

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"io"
 	"sync"
 	"sync/atomic"
@@ -108,4 +109,22 @@ func (q *LineQueue) Write(p []byte) (int, error) {
 		q.dropped.Add(1)
 	}
 	return len(p), nil
+}
+
+// Patient is a writer that waits for room until ctx ends.
+func (q *LineQueue) Patient(ctx context.Context) io.Writer { return &patientLines{queue: q, ctx: ctx} }
+
+type patientLines struct {
+	queue *LineQueue
+	ctx   context.Context //nolint:containedctx // io.Writer has no place for it
+}
+
+// Write hands over p as one piece.
+func (w *patientLines) Write(p []byte) (int, error) {
+	select {
+	case w.queue.pieces <- linePiece{text: append([]byte(nil), p...)}:
+		return len(p), nil
+	case <-w.ctx.Done():
+		return 0, w.ctx.Err()
+	}
 }

@@ -65,7 +65,7 @@ func Width(f *os.File) int {
 // Write prints a whole answer.
 func Write(w io.Writer, text string) error {
 	_, err := io.WriteString(w, text)
-	return written(err)
+	return Written(err)
 }
 
 // OutputError is a failed write of an answer. No other broken pipe is the reader's.
@@ -74,7 +74,8 @@ type OutputError struct{ err error }
 func (e *OutputError) Error() string { return "write answer: " + e.err.Error() }
 func (e *OutputError) Unwrap() error { return e.err }
 
-func written(err error) error {
+// Written marks an error of writing to standard output.
+func Written(err error) error {
 	if err == nil {
 		return nil
 	}
@@ -86,7 +87,7 @@ type AnswerWriter struct{ io.Writer }
 
 func (w AnswerWriter) Write(p []byte) (int, error) {
 	n, err := w.Writer.Write(p)
-	return n, written(err)
+	return n, Written(err)
 }
 
 // ReaderLeft reports whether a command ended because nobody reads its output any

@@ -84,7 +84,7 @@ func parseFile(table []Setting, name string, text []byte) (map[string][]given, F
 	root, err := parseYAML(text)
 	if err != nil {
 		line, what := placeOf(err, text)
-		return nil, Faults{{Origin: fmt.Sprintf("file %s:%d", name, line), What: what, Unread: true, line: line}}
+		return nil, Faults{{Origin: fmt.Sprintf("file %s:%d", name, line), What: what, Unread: true, Line: line}}
 	}
 	if root == nil {
 		return nil, nil
@@ -134,7 +134,7 @@ type fileParser struct {
 }
 
 func (p *fileParser) fault(at *yaml.Node, key, format string, args ...any) {
-	p.faults = append(p.faults, Fault{Origin: p.origin(at, key), What: fmt.Sprintf(format, args...), line: at.Line})
+	p.faults = append(p.faults, Fault{Origin: p.origin(at, key), What: fmt.Sprintf(format, args...), Line: at.Line})
 }
 
 func (p *fileParser) origin(at *yaml.Node, key string) string {

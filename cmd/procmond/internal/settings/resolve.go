@@ -7,6 +7,8 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"daemoneye.dev/procmond/cmd/internal/cli"
+
 	"daemoneye.dev/procmond/collect/event"
 )
 
@@ -22,39 +24,11 @@ type Input struct {
 	DefaultFile string
 }
 
-// Fault is one thing that is wrong, with the place where it stands.
-type Fault struct {
-	Origin string // "flag --interval", "environment PROCMOND_INTERVAL", "file /etc/x.yaml:3: interval"
-	What   string
-	// Usage says that it is the command line that is wrong.
-	Usage bool
-	// Unread says that nothing of the file could be read: what it holds is not known.
-	Unread bool
-	line   int // of the file, 0 elsewhere
-}
-
-func (f Fault) Error() string { return f.Origin + ": " + f.What }
+// Fault is one thing that is wrong with the settings, said like those of a command line.
+type Fault = cli.Fault
 
 // Faults is everything that is wrong; it is an error if there is any.
-type Faults []Fault
-
-// mostFaults are as many as a person mends before the next try. A file that is
-// something else than a configuration may have a hundred thousand.
-const mostFaults = 20
-
-// Lines has a line for each of the first faults, and one that counts the others.
-func (f Faults) Lines() []string {
-	var lines []string
-	for i := range f {
-		if i == mostFaults {
-			return append(lines, fmt.Sprintf("and %d more", len(f)-i))
-		}
-		lines = append(lines, f[i].Error())
-	}
-	return lines
-}
-
-func (f Faults) Error() string { return strings.Join(f.Lines(), "\n") }
+type Faults = cli.Faults
 
 // given are the texts for one setting from one place.
 type given struct {
@@ -88,7 +62,7 @@ func Resolve(in Input) (v Values, faults Faults, warnings []string) {
 			}
 		}
 	}
-	slices.SortStableFunc(faults, func(a, b Fault) int { return cmp.Compare(a.line, b.line) })
+	slices.SortStableFunc(faults, func(a, b Fault) int { return cmp.Compare(a.Line, b.Line) })
 	return v, faults, warnings
 }
 
@@ -113,7 +87,7 @@ func (s *Setting) apply(v *Values, g given) *Fault {
 	}
 	if err != nil {
 		shown := strings.Join(g.texts, ", ")
-		return &Fault{Origin: g.origin, What: fmt.Sprintf("%q: %s", clip(shown), oneLine(err)), Usage: g.usage, line: g.line}
+		return &Fault{Origin: g.origin, What: fmt.Sprintf("%q: %s", clip(shown), oneLine(err)), Usage: g.usage, Line: g.line}
 	}
 	*v = next
 	return nil

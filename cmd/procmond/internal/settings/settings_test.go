@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"daemoneye.dev/procmond/cmd/internal/cli"
+
 	"github.com/google/go-cmp/cmp"
 	"github.com/sirupsen/logrus"
 )
@@ -157,7 +159,7 @@ func TestManyFaults(t *testing.T) {
 	name := write(t, text.String())
 	_, faults, _ := Resolve(Input{ConfigFlag: &name})
 	lines := strings.Split(faults.Error(), "\n")
-	if len(faults) != 60_000 || len(lines) != mostFaults+1 || lines[mostFaults] != "and 59980 more" {
+	if len(faults) != 60_000 || len(lines) != cli.MostFaults+1 || lines[cli.MostFaults] != "and 59980 more" {
 		t.Errorf("%d faults in %d lines, the last is %q", len(faults), len(lines), lines[len(lines)-1])
 	}
 }
