@@ -152,6 +152,12 @@ func collectionSettings() []Setting {
 			show:  func(v *Values) string { return v.EventDriven },
 		},
 		{
+			Name: "snapshots", Placeholder: "SOURCE", Default: SnapshotsAuto, Choices: []string{SnapshotsAuto, SnapshotsProcfs, SnapshotsPortable},
+			Help:  "Source of snapshots: procfs reads Linux's /proc itself, portable uses gopsutil on every system. auto is procfs on Linux, else portable.",
+			parse: one(parseSnapshots),
+			show:  func(v *Values) string { return v.Snapshots },
+		},
+		{
 			Name: "redact", Placeholder: "PATTERN", Many: true, Limits: "a regular expression for keys, or value:REGEX for values",
 			Help: "Replace argument values of matching keys, and matching values, by a mark; besides the built-in patterns.",
 			parse: func(v *Values, texts []string) error {
