@@ -26,7 +26,7 @@ type want struct {
 // [collect.ErrGone], errHidden, errAbandoned, else the host's.
 func (s *Scanner) observe(w *worker, pid int32, r *record, want want) (collect.Observation, error) {
 	if r != nil && !want.whole && !s.overdue(r) {
-		n, err := readFile(s.proc, s.pathOf(pid, "/"+statFile), s.stat[0][:])
+		n, err := s.readKnown(s.proc, s.pathOf(pid, "/"+statFile), s.stat[0][:])
 		var st procfile.Stat
 		if err := statError(&st, pid, s.stat[0][:], n, err); err != nil {
 			return collect.Observation{}, err

@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -28,9 +29,15 @@ import (
 func play(role string) int {
 	role, argument, _ := strings.Cut(role, " ")
 	in := bufio.NewScanner(os.Stdin)
-	if role == "exit" {
+	switch role {
+	case "exit":
 		code, _ := strconv.Atoi(argument)
 		return code
+	case "pause": // until it is killed
+		_ = unix.Prctl(unix.PR_SET_PDEATHSIG, 0, 0, 0, 0)
+		for {
+			_ = unix.Pause()
+		}
 	}
 	_, _ = fmt.Fprintln(os.Stdout, "ready") // who waits for it sees the end of the output
 	for in.Scan() {
@@ -57,6 +64,15 @@ func perform(role, argument string) error {
 	case "leader":
 		endMainThread()
 		return nil
+	case "title":
+		return retitle("a new title")
+	case "threads":
+		n, _ := strconv.Atoi(argument)
+		return startThreads(n)
+	case "parent":
+		return startChild()
+	case "scan":
+		return printScan(argument)
 	case "probe":
 		pid, _ := strconv.Atoi(argument)
 		return printProbe(int32(pid))
@@ -90,6 +106,64 @@ func endMainThread() {
 	}
 }
 
+// retitle writes over the arguments of this process.
+func retitle(title string) error {
+	var st procfile.Stat
+	b, err := os.ReadFile("/proc/self/stat")
+	if err != nil {
+		return err
+	}
+	if err := st.Parse(b); err != nil {
+		return err
+	}
+	memory, err := os.OpenFile("/proc/self/mem", os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = memory.Close() }()
+	_, err = memory.WriteAt(append([]byte(title), 0), int64(st.ArgStart))
+	return err
+}
+
+// startThreads keeps n more threads until the process ends.
+func startThreads(n int) error {
+	var running sync.WaitGroup
+	running.Add(n)
+	for range n {
+		go func() {
+			runtime.LockOSThread()
+			running.Done()
+			select {}
+		}()
+	}
+	running.Wait()
+	return nil
+}
+
+// startChild starts a child that outlives this process, and prints its PID.
+func startChild() error {
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = []string{roleVariable + "=pause"}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintln(os.Stdout, cmd.Process.Pid)
+	return err
+}
+
+// printScan prints what this process sees of all that are in proc.
+func printScan(proc string) error {
+	s, err := New(Config{Proc: proc})
+	if err != nil {
+		return err
+	}
+	var snap collect.Snapshot
+	if err := s.Scan(context.Background(), true, &snap); err != nil {
+		return err
+	}
+	return json.NewEncoder(os.Stdout).Encode(snap)
+}
+
 // printProbe prints what this process sees of another one.
 func printProbe(pid int32) error {
 	s, err := New(Config{})
@@ -115,6 +189,23 @@ type child struct {
 // start runs a child and returns when it is ready. It ends with the test.
 func start(t *testing.T, role string, change func(*exec.Cmd)) *child {
 	t.Helper()
+	c, err := tryStart(t, role, change)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// startOrSkip is start for a child that not every host lets run.
+func startOrSkip(t *testing.T, role string, change func(*exec.Cmd)) *child {
+	t.Helper()
+	c, err := tryStart(t, role, change)
+	needs(t, "start", err)
+	return c
+}
+
+func tryStart(t *testing.T, role string, change func(*exec.Cmd)) (*child, error) {
+	t.Helper()
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = []string{roleVariable + "=" + role}
 	cmd.Stderr = os.Stderr
@@ -130,7 +221,7 @@ func start(t *testing.T, role string, change func(*exec.Cmd)) *child {
 		t.Fatal(err)
 	}
 	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	t.Cleanup(func() {
 		_ = in.Close()
@@ -140,7 +231,22 @@ func start(t *testing.T, role string, change func(*exec.Cmd)) *child {
 	if role, _, _ := strings.Cut(role, " "); role != "exit" {
 		c.ready()
 	}
-	return c
+	return c, nil
+}
+
+// startAt starts a process that has a given PID, which must be free. It ends with
+// the test.
+func startAt(t *testing.T, pid int32, name string) int32 {
+	t.Helper()
+	for range 50 { // others take PIDs too
+		err := os.WriteFile("/proc/sys/kernel/ns_last_pid", []byte(strconv.Itoa(int(pid)-1)), 0)
+		needs(t, "choose a PID", err)
+		if c := start(t, "wait", with(name)); c.pid == pid {
+			return pid
+		}
+	}
+	t.Skip("others took the PID each time")
+	return 0
 }
 
 func (c *child) ready() {
@@ -157,6 +263,29 @@ func (c *child) act() {
 		c.t.Fatal(err)
 	}
 	c.ready()
+}
+
+// child makes a parent start a child and returns its PID.
+func (c *child) child() int32 {
+	c.t.Helper()
+	if _, err := io.WriteString(c.in, "\n"); err != nil {
+		c.t.Fatal(err)
+	}
+	var pid int32
+	if _, err := fmt.Fscanln(c.out, &pid); err != nil {
+		c.t.Fatal(err)
+	}
+	c.ready()
+	return pid
+}
+
+// kill ends the child and reaps it.
+func (c *child) kill() {
+	c.t.Helper()
+	if err := c.cmd.Process.Kill(); err != nil {
+		c.t.Fatal(err)
+	}
+	_ = c.cmd.Wait() // it was killed
 }
 
 // ended waits until the child is a zombie, which it stays.

@@ -42,7 +42,10 @@ type Scanner struct {
 	config   Config
 	pageSize uint64
 	hung     hung
-	seed     maphash.Seed
+	// readKnown reads the stat file of a known process: readStat, unless Proc is
+	// not a process file system and may block.
+	readKnown func(proc int, name string, buf []byte) (int, error)
+	seed      maphash.Seed
 
 	proc  int       // the process file system, open during a scan or probe
 	boot  time.Time // on the wall clock as it is set at the scan or probe in progress
@@ -81,7 +84,13 @@ func New(c Config) (*Scanner, error) {
 	if err := s.open(); err != nil {
 		return nil, err
 	}
-	s.close()
+	defer s.close()
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(s.proc, &fs); err == nil && fs.Type == unix.PROC_SUPER_MAGIC {
+		s.readKnown = readStat
+	} else {
+		s.readKnown = readFile
+	}
 	return s, nil
 }
 

@@ -63,6 +63,24 @@ func readFile(dir int, name string, buf []byte) (int, error) {
 	return n, err
 }
 
+// readStat is readFile for the stat file of a known process, which is most of
+// what a scan does. It tells the Go scheduler nothing: the kernel answers from its
+// own memory, in microseconds and without a lock that a process can hold, and
+// telling would cost a tenth more.
+func readStat(proc int, name string, buf []byte) (int, error) {
+	fd, _, errno := unix.RawSyscall6(unix.SYS_OPENAT, uintptr(proc), uintptr(unsafe.Pointer(unsafe.StringData(name))),
+		unix.O_RDONLY|unix.O_CLOEXEC, 0, 0, 0)
+	if errno != 0 {
+		return 0, errno
+	}
+	n, _, errno := unix.RawSyscall(unix.SYS_READ, fd, uintptr(unsafe.Pointer(unsafe.SliceData(buf))), uintptr(len(buf)))
+	_, _, _ = unix.RawSyscall(unix.SYS_CLOSE, fd, 0, 0)
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(n), nil
+}
+
 // closeFD closes what was only read: there is nothing to lose.
 func closeFD(fd int) { _ = unix.Close(fd) }
 
