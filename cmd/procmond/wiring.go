@@ -51,13 +51,7 @@ func (d *daemonRun) newScanner() (collect.Scanner, string, error) {
 		scanner, err := d.scanner()
 		return scanner, settings.SnapshotsPortable, err
 	}
-	if d.values.Snapshots != settings.SnapshotsPortable {
-		if scanner, err := newProcfsScanner(); scanner != nil || err != nil {
-			return scanner, settings.SnapshotsProcfs, err
-		}
-	}
-	scanner, err := portable.New(portable.Config{})
-	return scanner, settings.SnapshotsPortable, err
+	return openSnapshots(d.values.Snapshots)
 }
 
 // collectSettings are the collector's part of the settings.

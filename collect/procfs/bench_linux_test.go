@@ -141,6 +141,9 @@ func newWellUsed() *wellUsed { return &wellUsed{known: make(map[int32]*process.P
 
 func (u *wellUsed) scan(ctx context.Context) (int, error) {
 	pids, err := process.PidsWithContext(ctx)
+	if err != nil {
+		return 0, err
+	}
 	next := make(map[int32]*process.Process, len(pids))
 	for _, pid := range pids {
 		p := u.known[pid]

@@ -45,7 +45,7 @@ func readlinkat(dir int, name string, buf []byte) (int, error) {
 func read(fd int, buf []byte) (int, error) {
 	for {
 		n, err := unix.Read(fd, buf)
-		if err != unix.EINTR { //nolint:errorlint // it is an errno, and this is done for each process
+		if err != unix.EINTR {
 			return n, err
 		}
 	}

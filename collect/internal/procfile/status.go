@@ -15,7 +15,7 @@ type Status struct {
 func (s *Status) Parse(b []byte) error {
 	*s = Status{}
 	var ids, groups, capabilities bool
-	for len(b) > 0 && !(ids && groups && capabilities) {
+	for len(b) > 0 && (!ids || !groups || !capabilities) {
 		line := b
 		if i := bytes.IndexByte(b, '\n'); i >= 0 {
 			line, b = b[:i], b[i+1:]

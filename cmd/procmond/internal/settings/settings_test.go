@@ -234,6 +234,7 @@ func TestValues(t *testing.T) {
 		{"exclude", "pid:1", "pid:1"},
 		{"exclude", "nobody:1", ""},
 		{"event-driven", "ebpf", ""},
+		{"snapshots", "ebpf", ""},
 	} {
 		var s *Setting
 		for i := range table {
