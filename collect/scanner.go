@@ -11,9 +11,10 @@ import (
 // ErrGone says that nobody has the PID that was asked for.
 var ErrGone = errors.New("process is gone")
 
-// Scanner takes snapshots of the host's process table. An implementation owns
-// no goroutine, caches what it knows of living processes, and is not safe for
-// concurrent use.
+// Scanner takes snapshots of the host's process table. An implementation caches
+// what it knows of living processes, and is not safe for concurrent use. When a
+// call has returned, no goroutine of it is left but those that hang in the host,
+// of which there is a bound.
 type Scanner interface {
 	// Scan fills s with one Observation for every process, sorted by PID; what
 	// s held before is lost. full asks for everything to be read and reported

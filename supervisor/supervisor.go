@@ -30,7 +30,7 @@ const (
 type Config struct {
 	// Store is open; the caller closes it after Run has returned.
 	Store *store.Store
-	// Scanner takes the snapshots, Snapshots is its name in state ("portable").
+	// Scanner takes the snapshots, Snapshots is its name in state ("procfs").
 	Scanner   collect.Scanner
 	Snapshots string
 	Host      collect.Host

@@ -18,7 +18,7 @@ func TestLinked(t *testing.T) {
 		}
 		for dep := range strings.Lines(string(out)) {
 			dep = strings.TrimSpace(dep)
-			for _, banned := range []string{"github.com/cockroachdb/pebble", "daemoneye.dev/procmond/store", "daemoneye.dev/procmond/collect/portable", "testing"} {
+			for _, banned := range []string{"github.com/cockroachdb/pebble", "daemoneye.dev/procmond/store", "daemoneye.dev/procmond/collect/portable", "daemoneye.dev/procmond/collect/procfs", "testing"} {
 				if dep == banned || strings.HasPrefix(dep, banned+"/") {
 					t.Errorf("the agent links %s on %s", dep, system)
 				}

@@ -151,6 +151,9 @@ type stateDocument struct {
 		Count     uint64 `json:"count"`
 		Processes int    `json:"processes"`
 	} `json:"cycle"`
+	Sources struct {
+		Snapshots string `json:"snapshots"`
+	} `json:"sources"`
 	Store struct {
 		Epoch string `json:"epoch"`
 		Head  uint64 `json:"head"`

@@ -24,7 +24,7 @@ func (d *daemonRun) supervisorConfig(st *store.Store) (supervisor.Config, error)
 	if err != nil {
 		return supervisor.Config{}, err
 	}
-	scanner, err := d.newScanner()
+	scanner, snapshots, err := d.newScanner()
 	if err != nil {
 		return supervisor.Config{}, fmt.Errorf("make scanner: %w", err)
 	}
@@ -37,7 +37,7 @@ func (d *daemonRun) supervisorConfig(st *store.Store) (supervisor.Config, error)
 		return supervisor.Config{}, fmt.Errorf("find control socket: %w", err)
 	}
 	return supervisor.Config{
-		Store: st, Scanner: scanner, Snapshots: "portable", Host: host, Settings: collection,
+		Store: st, Scanner: scanner, Snapshots: snapshots, Host: host, Settings: collection,
 		Broker: d.brokerConfig(), Window: d.values.MaxEventsInFlight,
 		SocketPath: socket, MetricsListen: d.values.MetricsListen, Version: readBuild().version,
 		Watchdog: d.values.Watchdog, Abort: d.last.watchdog, Notify: d.notify,
@@ -45,11 +45,13 @@ func (d *daemonRun) supervisorConfig(st *store.Store) (supervisor.Config, error)
 	}, nil
 }
 
-func (d *daemonRun) newScanner() (collect.Scanner, error) {
+// newScanner returns the source of snapshots and its name in state.
+func (d *daemonRun) newScanner() (collect.Scanner, string, error) {
 	if d.scanner != nil {
-		return d.scanner()
+		scanner, err := d.scanner()
+		return scanner, settings.SnapshotsPortable, err
 	}
-	return portable.New(portable.Config{})
+	return openSnapshots(d.values.Snapshots)
 }
 
 // collectSettings are the collector's part of the settings.

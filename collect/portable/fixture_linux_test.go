@@ -16,6 +16,8 @@ import (
 
 	"daemoneye.dev/procmond/collect"
 	"daemoneye.dev/procmond/collect/event"
+
+	"daemoneye.dev/procmond/collect/internal/procfile"
 )
 
 // fixture is a made-up /proc.
@@ -80,7 +82,7 @@ func TestWholeRecord(t *testing.T) {
 		PID: 4711, PPID: 815, Name: "sleeper", Exe: "/usr/bin/sleeper",
 		Args: []string{"sleeper", "--for", "ever"},
 		UID:  1, EUID: 2, GID: 5, EGID: 6,
-		Session: 815, TTY: 34816, StartTicks: 275790, StartTime: s.startTime(275790),
+		Session: 815, TTY: 34816, StartTicks: 275790, StartTime: (&procfile.Stat{Start: 275790}).StartTime(s.boot),
 		State: 'S', Threads: 3, RSS: 362 * pages, CPU: 3e9,
 		Missing: event.Mask{Unsupported: unsupported},
 	}
@@ -328,13 +330,13 @@ func TestProbeOfNobody(t *testing.T) {
 func TestArgumentsAreBounded(t *testing.T) {
 	f := newFixture(t)
 	e := sleeper(1, 1)
-	e.cmdline = strings.Repeat("x", maxCmdline+1)
+	e.cmdline = strings.Repeat("x", procfile.MaxCmdline+1)
 	f.put(1, e)
 	e = sleeper(2, 2)
 	e.cmdline = strings.Repeat("\x00", event.MaxArgCount+1)
 	f.put(2, e)
 	snap := scan(t, newScanner(t, Config{Proc: f.dir}), false)
-	if p := whole(t, snap, 1).Process; len(p.Args) != 1 || len(p.Args[0]) != maxCmdline || !p.Missing.Truncated.Has(event.FieldArgs) {
+	if p := whole(t, snap, 1).Process; len(p.Args) != 1 || len(p.Args[0]) != procfile.MaxCmdline || !p.Missing.Truncated.Has(event.FieldArgs) {
 		t.Errorf("long: %d arguments, mask %+v", len(p.Args), p.Missing)
 	}
 	if p := whole(t, snap, 2).Process; len(p.Args) != event.MaxArgCount || !p.Missing.Truncated.Has(event.FieldArgs) {
@@ -433,4 +435,12 @@ func (f fixture) duringReading(pid int, change func()) {
 		}
 		<-done
 	})
+}
+
+// statLine is a line of kernel 6.18 with the name and the exit code given.
+func statLine(comm string, exit int) string {
+	return fmt.Sprintf("4711 (%s) S 815 4711 815 34816 -1 4194304 98 7 6 5 250 50 9 8 20 0 3 0 275790 3133440 362 "+
+		"18446744073709551615 94248873189376 94248873209257 140733729086000 0 0 0 0 0 0 0 0 0 17 1 0 0 0 0 0 "+
+		"94248873225264 94248873226880 94249401368576 140733729090037 140733729090057 140733729090057 "+
+		"140733729091563 %d\n", comm, exit)
 }

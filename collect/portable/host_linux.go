@@ -9,11 +9,13 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"daemoneye.dev/procmond/collect/internal/procfile"
 )
 
 // ReadHost reads the facts about this host. It blocks only for some small files.
 func ReadHost() (Host, error) {
-	h := Host{TicksPerSecond: userHZ}
+	h := Host{TicksPerSecond: procfile.TicksPerSecond}
 	var err error
 	if h.MachineID, err = machineID("/etc/machine-id", "/var/lib/dbus/machine-id"); err != nil {
 		return Host{}, err

@@ -1,7 +1,6 @@
 package portable
 
 import (
-	"bytes"
 	"context"
 	"strings"
 
@@ -9,13 +8,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"daemoneye.dev/procmond/collect/event"
+	"daemoneye.dev/procmond/collect/internal/procfile"
 )
 
-const (
-	deletedMark = " (deleted)"
-	maxCmdline  = 256 << 10 // bytes read of a command line; what is recorded is cut to event.MaxArgs
-	minCmdline  = 4 << 10
-)
+const minCmdline = 4 << 10
 
 // readExe fills in the path of the executable.
 func (s *Scanner) readExe(ctx context.Context, asked *process.Process, p *event.Process) {
@@ -25,8 +21,8 @@ func (s *Scanner) readExe(ctx context.Context, asked *process.Process, p *event.
 		return
 	}
 	p.Exe = exe
-	if strings.HasSuffix(exe, deletedMark) && !s.isAt(p.PID, exe) {
-		p.Exe, p.ExeDeleted = strings.TrimSuffix(exe, deletedMark), true
+	if path, marked := strings.CutSuffix(exe, procfile.DeletedMark); marked && !s.isAt(p.PID, exe) {
+		p.Exe, p.ExeDeleted = path, true
 	}
 }
 
@@ -54,40 +50,22 @@ func (s *Scanner) readArgs(p *event.Process) {
 		return
 	}
 	var cut bool
-	p.Args, cut = splitArgs(s.cmdline[:n])
-	if cut || n == maxCmdline {
+	p.Args, cut = procfile.SplitArgs(s.cmdline[:n])
+	if cut || n == procfile.MaxCmdline {
 		p.Missing.Truncated = p.Missing.Truncated.With(event.FieldArgs)
 	}
 }
 
 // readCmdline reads /proc/PID/cmdline into the scanner's buffer, which grows up
-// to maxCmdline, and returns how much there is.
+// to procfile.MaxCmdline, and returns how much there is.
 func (p *platform) readCmdline(pid int32) (int, error) {
 	for size := max(minCmdline, len(p.cmdline)); ; size *= 4 {
 		if len(p.cmdline) < size {
 			p.cmdline = make([]byte, size)
 		}
 		n, err := readFile(p.path(pid, "cmdline"), p.cmdline)
-		if err != nil || n < size || size == maxCmdline {
+		if err != nil || n < size || size == procfile.MaxCmdline {
 			return n, err
 		}
 	}
-}
-
-// splitArgs cuts a command line at its NUL bytes, of which each ends an
-// argument; a title that a process wrote over its arguments may lack the last.
-// It returns at most event.MaxArgCount arguments, and whether there were more.
-func splitArgs(b []byte) (args []string, cut bool) {
-	if len(b) == 0 {
-		return nil, false
-	}
-	text := string(bytes.TrimSuffix(b, []byte{0}))
-	n := strings.Count(text, "\x00") + 1
-	args = make([]string, 0, min(n, event.MaxArgCount))
-	for len(args) < cap(args) {
-		var arg string
-		arg, text, _ = strings.Cut(text, "\x00")
-		args = append(args, arg)
-	}
-	return args, n > event.MaxArgCount
 }

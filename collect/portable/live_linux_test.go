@@ -18,6 +18,8 @@ import (
 
 	"daemoneye.dev/procmond/collect"
 	"daemoneye.dev/procmond/collect/event"
+
+	"daemoneye.dev/procmond/collect/internal/procfile"
 )
 
 // with returns a change of the arguments.
@@ -221,7 +223,7 @@ func TestArguments(t *testing.T) {
 			if !tt.cut && !cmp.Equal(tt.args, p.Args) {
 				t.Errorf("arguments differ: %.100q", p.Args)
 			}
-			if all := strings.Join(tt.args, "\x00"); tt.cut && strings.Join(p.Args, "\x00") != all[:maxCmdline] {
+			if all := strings.Join(tt.args, "\x00"); tt.cut && strings.Join(p.Args, "\x00") != all[:procfile.MaxCmdline] {
 				t.Error("what is read is not the beginning")
 			}
 		})

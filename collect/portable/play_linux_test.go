@@ -18,6 +18,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"daemoneye.dev/procmond/collect"
+
+	"daemoneye.dev/procmond/collect/internal/procfile"
 )
 
 // play is the main function of a child. It says "ready" once it is what its
@@ -80,7 +82,8 @@ func endMainThread() {
 	<-found
 	for { // the exit comes after found was closed
 		b, _ := os.ReadFile("/proc/self/stat")
-		if st, err := parseStat(b); err == nil && st.dead() {
+		var st procfile.Stat
+		if st.Parse(b) == nil && st.Dead() {
 			return
 		}
 		runtime.Gosched()

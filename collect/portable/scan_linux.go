@@ -15,10 +15,8 @@ import (
 
 	"daemoneye.dev/procmond/collect"
 	"daemoneye.dev/procmond/collect/event"
+	"daemoneye.dev/procmond/collect/internal/procfile"
 )
-
-// statSize is more than a stat file can have: 52 numbers and a name.
-const statSize = 2048
 
 // unsupported are the fields that this source never gives on Linux.
 var unsupported = event.FieldSet(0).With(event.FieldCWD).With(event.FieldLoginUID).With(event.FieldCapabilities).
@@ -30,7 +28,7 @@ type platform struct {
 	env      gopsutil.EnvMap // makes gopsutil look at proc, whatever HOST_PROC says
 	boot     time.Time       // as of the scan or probe in progress
 	pageSize uint64
-	stat     [2][statSize]byte // two, to compare a first with a second reading
+	stat     [2][procfile.MaxStat]byte // two, to compare a first with a second reading
 	cmdline  []byte
 }
 
@@ -42,7 +40,7 @@ type record struct {
 	start              uint64
 	comm               string // escaped
 	ppid, session, tty int32
-	image              image
+	image              procfile.Image
 	argStart           uint64
 }
 
@@ -91,7 +89,7 @@ func (s *Scanner) observe(ctx context.Context, pid int32, whole bool) (collect.O
 			return collect.Observation{}, err
 		}
 		r := s.known[pid]
-		if r != nil && r.start != st.start {
+		if r != nil && r.start != st.Start {
 			r = nil
 		}
 		if r != nil && !whole && r.matches(&st) {
@@ -106,7 +104,7 @@ func (s *Scanner) observe(ctx context.Context, pid int32, whole bool) (collect.O
 		if err != nil {
 			return collect.Observation{}, err
 		}
-		if same := again.start == st.start; same && (attempt > 0 || newRecord(&st).matches(&again)) {
+		if same := again.Start == st.Start; same && (attempt > 0 || newRecord(&st).matches(&again)) {
 			return s.report(r, &st, p), nil
 		} else if attempt > 0 {
 			return collect.Observation{}, collect.ErrGone // twice another owner of the PID: none was read whole
@@ -116,34 +114,35 @@ func (s *Scanner) observe(ctx context.Context, pid int32, whole bool) (collect.O
 
 // report makes the observation of a process that was read whole, and keeps what
 // the next scan compares with. r is what was known of this same process, or nil.
-func (s *Scanner) report(r *record, st *stat, p *event.Process) collect.Observation {
+func (s *Scanner) report(r *record, st *procfile.Stat, p *event.Process) collect.Observation {
 	o := s.observation(st)
 	o.Process = p
 	next := newRecord(st)
 	next.seen = s.scans
 	if r == nil {
-		s.known[st.pid] = next
+		s.known[st.PID] = next
 		return o
 	}
-	o.ExecChanged = r.image.known() && st.image.known() && r.image != st.image
+	o.ExecChanged = r.image.Known() && st.Image.Known() && r.image != st.Image
 	*r = *next
 	return o
 }
 
 // readStat reads and parses /proc/PID/stat into buf.
-func (p *platform) readStat(pid int32, buf *[statSize]byte) (stat, error) {
+func (p *platform) readStat(pid int32, buf *[procfile.MaxStat]byte) (procfile.Stat, error) {
 	n, err := readFile(p.path(pid, "stat"), buf[:])
 	switch {
 	case isGone(err), err == nil && n == 0:
-		return stat{}, collect.ErrGone
+		return procfile.Stat{}, collect.ErrGone
 	case isDenied(err):
-		return stat{}, errHidden
+		return procfile.Stat{}, errHidden
 	case err != nil:
-		return stat{}, err
+		return procfile.Stat{}, err
 	}
-	st, err := parseStat(buf[:n])
-	if err == nil && st.pid != pid {
-		err = fmt.Errorf("parse stat: it is of process %d", st.pid)
+	var st procfile.Stat
+	err = st.Parse(buf[:n])
+	if err == nil && st.PID != pid {
+		err = fmt.Errorf("parse stat: it is of process %d", st.PID)
 	}
 	return st, err
 }
@@ -172,66 +171,62 @@ func readFile(path string, buf []byte) (int, error) {
 	return n, nil
 }
 
-func newRecord(st *stat) *record {
+func newRecord(st *procfile.Stat) *record {
 	return &record{
-		start: st.start, comm: string(st.comm), ppid: st.ppid, session: st.session, tty: st.tty,
-		image: st.image, argStart: st.argStart,
+		start: st.Start, comm: string(st.Comm), ppid: st.PPID, session: st.Session, tty: st.TTY,
+		image: st.Image, argStart: st.ArgStart,
 	}
 }
 
 // matches reports whether st shows nothing new. A process whose first thread
 // has ended lost its image, terminal and session: that is no news.
-func (r *record) matches(st *stat) bool {
-	if r.start != st.start || r.comm != string(st.comm) || r.ppid != st.ppid {
+func (r *record) matches(st *procfile.Stat) bool {
+	if r.start != st.Start || r.comm != string(st.Comm) || r.ppid != st.PPID {
 		return false
 	}
-	return st.dead() || r.session == st.session && r.tty == st.tty && r.image == st.image && r.argStart == st.argStart
+	return st.Dead() || r.session == st.Session && r.tty == st.TTY && r.image == st.Image && r.argStart == st.ArgStart
 }
 
 // observation holds the volatile fields of st.
-func (p *platform) observation(st *stat) collect.Observation {
+func (p *platform) observation(st *procfile.Stat) collect.Observation {
 	o := collect.Observation{
-		PID: st.pid, StartTicks: st.start,
-		State: st.state, Threads: st.threads, RSS: p.rss(st), CPU: st.cpuTime(),
+		PID: st.PID, StartTicks: st.Start,
+		State: st.State, Threads: st.Threads, RSS: st.RSS(p.pageSize), CPU: st.CPU(),
 	}
-	if st.ended() && p.exitShown(st) {
-		o.Exit = st.exit()
+	if st.Ended() && p.exitShown(st) {
+		o.Exit = st.Exit()
 	}
 	return o
-}
-
-func (p *platform) rss(st *stat) uint64 {
-	return uint64(max(st.rss, 0)) * p.pageSize // lagging counters can add up to less than nothing
 }
 
 // exitShown reports whether the exit code in st is true. The kernel shows 0 to
 // those who may not trace the process; the link to the executable is behind the
 // same permission, and of a zombie it is merely absent.
-func (p *platform) exitShown(st *stat) bool {
-	if st.exitCode != 0 {
+func (p *platform) exitShown(st *procfile.Stat) bool {
+	if st.ExitCode != 0 {
 		return true
 	}
 	var buf [1]byte
-	_, err := unix.Readlink(p.path(st.pid, "exe"), buf[:])
+	_, err := unix.Readlink(p.path(st.PID, "exe"), buf[:])
 	return !isDenied(err)
 }
 
 // describe reads the whole record of a process whose stat is given. Only the
 // end of ctx is an error; a field that can not be read is in the mask.
-func (s *Scanner) describe(ctx context.Context, st *stat) (*event.Process, error) {
+func (s *Scanner) describe(ctx context.Context, st *procfile.Stat) (*event.Process, error) {
 	ctx = s.context(ctx)
 	p := &event.Process{
-		PID: st.pid, PPID: st.ppid,
-		Name: unescape(st.comm), Session: st.session, TTY: st.tty,
-		StartTicks: st.start, StartTime: s.startTime(st.start),
-		State: st.state, Threads: st.threads, RSS: s.rss(st), CPU: st.cpuTime(),
+		PID: st.PID, PPID: st.PPID,
+		Name: procfile.Unescape(st.Comm), Session: st.Session, TTY: st.TTY,
+		StartTicks: st.Start, StartTime: st.StartTime(s.boot),
+		State: st.State, Threads: st.Threads, RSS: st.RSS(s.pageSize), CPU: st.CPU(),
 		Missing: event.Mask{Unsupported: unsupported},
 	}
 	// No costs of process.NewProcess: stat has proved that the process is there.
-	asked := &process.Process{Pid: st.pid}
+	asked := &process.Process{Pid: st.PID}
 	switch {
-	case st.kernelThread(): // has neither, which is the truth
-	case st.dead():
+	case st.KernelThread(): // has neither, which is the truth
+	case st.Dead():
 		p.Missing.Gone = p.Missing.Gone.With(event.FieldExe).With(event.FieldExeDeleted).With(event.FieldArgs)
 	default:
 		s.readExe(ctx, asked, p)
@@ -240,17 +235,6 @@ func (s *Scanner) describe(ctx context.Context, st *stat) (*event.Process, error
 	readIDs(ctx, asked, p)
 	return p, ctx.Err()
 }
-
-// startTime is on the wall clock, as it is set now, to the tick.
-func (p *platform) startTime(ticks uint64) time.Time {
-	if ticks > uint64(maxUptime/tick) {
-		return time.Time{}
-	}
-	return p.boot.Add(time.Duration(ticks) * tick).Truncate(tick)
-}
-
-// maxUptime is beyond doubt; a later start is nonsense.
-const maxUptime = 100 * 365 * 24 * time.Hour
 
 // readIDs fills in the user and group ids.
 func readIDs(ctx context.Context, asked *process.Process, p *event.Process) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"net"
+	"runtime"
 	"strconv"
 	"strings"
 	"time"
@@ -216,5 +217,13 @@ func parseListen(v *Values, s string) error {
 		return errors.New("want a host name or address before the port")
 	}
 	v.MetricsListen = net.JoinHostPort(host, port)
+	return nil
+}
+
+func parseSnapshots(v *Values, text string) error {
+	v.Snapshots = text
+	if text == SnapshotsProcfs && runtime.GOOS != "linux" {
+		return errors.New("only Linux has it: want auto or portable")
+	}
 	return nil
 }

@@ -60,6 +60,7 @@ type Values struct {
 	MemoryThreshold    float64 // percent
 	CPUThreshold       float64 // points of one core
 	EventDriven        string  // "auto" or "off"
+	Snapshots          string  // SnapshotsAuto, or the name of a source
 	RetentionAge       time.Duration
 	RetentionBytes     uint64
 	Redact             []string
@@ -73,6 +74,13 @@ type Values struct {
 	DeliverFrom        string        // DeliverOldest or DeliverNow
 	MaxEventsInFlight  int
 }
+
+// Sources of snapshots. On Linux auto is procfs, elsewhere it is portable.
+const (
+	SnapshotsAuto     = "auto"
+	SnapshotsProcfs   = "procfs"
+	SnapshotsPortable = "portable"
+)
 
 // Where delivery begins.
 const (

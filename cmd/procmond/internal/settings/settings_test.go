@@ -31,7 +31,8 @@ func TestDefaults(t *testing.T) {
 	}
 	want := Values{
 		LogLevel: logrus.InfoLevel, LogFormat: "auto", Interval: 30 * time.Second, MemoryThreshold: 50, CPUThreshold: 50,
-		EventDriven: "auto", RetentionAge: 72 * time.Hour, RetentionBytes: 1 << 30, Watchdog: time.Minute,
+		EventDriven: "auto",
+		Snapshots:   "auto", RetentionAge: 72 * time.Hour, RetentionBytes: 1 << 30, Watchdog: time.Minute,
 		ID: "procmond", BeginTimeout: time.Minute, MaxBacklog: 512 << 20, DeliverFrom: "oldest", MaxEventsInFlight: 1000,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -236,6 +237,7 @@ func TestValues(t *testing.T) {
 		{"exclude", "pid:1", "pid:1"},
 		{"exclude", "nobody:1", ""},
 		{"event-driven", "ebpf", ""},
+		{"snapshots", "ebpf", ""},
 	} {
 		var s *Setting
 		for i := range table {

@@ -15,7 +15,7 @@ import (
 
 // Table returns all settings, in the order in which they are documented.
 func Table() []Setting {
-	return slices.Concat(dailySettings(), collectionSettings(), deliverySettings())
+	return slices.Concat(dailySettings(), collectionSettings(), sourceSettings(), deliverySettings())
 }
 
 // deliverySettings matter only to a daemon that has a broker.
@@ -146,12 +146,6 @@ func collectionSettings() []Setting {
 			show:  func(v *Values) string { return fmt.Sprint(v.CPUThreshold) },
 		},
 		{
-			Name: "event-driven", Placeholder: "SOURCE", Default: "auto", Choices: []string{"auto", "off"},
-			Help:  "Source of events between snapshots. This version has none: auto and off both take snapshots only.",
-			parse: one(func(v *Values, s string) error { v.EventDriven = s; return nil }),
-			show:  func(v *Values) string { return v.EventDriven },
-		},
-		{
 			Name: "redact", Placeholder: "PATTERN", Many: true, Limits: "a regular expression for keys, or value:REGEX for values",
 			Help: "Replace argument values of matching keys, and matching values, by a mark; besides the built-in patterns.",
 			parse: func(v *Values, texts []string) error {
@@ -168,6 +162,24 @@ func collectionSettings() []Setting {
 				return checkExclude(texts)
 			},
 			show: func(v *Values) string { return strings.Join(v.Exclude, "\x00") },
+		},
+	}
+}
+
+// sourceSettings say where events and snapshots come from.
+func sourceSettings() []Setting {
+	return []Setting{
+		{
+			Name: "event-driven", Placeholder: "SOURCE", Default: "auto", Choices: []string{"auto", "off"},
+			Help:  "Source of events between snapshots. This version has none: auto and off both take snapshots only.",
+			parse: one(func(v *Values, s string) error { v.EventDriven = s; return nil }),
+			show:  func(v *Values) string { return v.EventDriven },
+		},
+		{
+			Name: "snapshots", Placeholder: "SOURCE", Default: SnapshotsAuto, Choices: []string{SnapshotsAuto, SnapshotsProcfs, SnapshotsPortable},
+			Help:  "Source of snapshots: procfs reads Linux's /proc itself, portable uses gopsutil on every system. auto is procfs on Linux, else portable.",
+			parse: one(parseSnapshots),
+			show:  func(v *Values) string { return v.Snapshots },
 		},
 	}
 }

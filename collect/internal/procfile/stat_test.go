@@ -1,4 +1,4 @@
-package portable
+package procfile
 
 import (
 	"fmt"
@@ -22,10 +22,10 @@ func statLine(comm string, exit int) string {
 		"140733729091563 %d\n", comm, exit)
 }
 
-var wantStat = stat{
-	pid: 4711, ppid: 815, state: 'S', session: 815, tty: 34816, flags: 4194304, cpu: 300, threads: 3,
-	start: 275790, rss: 362, image: image{94248873189376, 94248873209257, 140733729086000},
-	argStart: 140733729090037,
+var wantStat = Stat{
+	PID: 4711, PPID: 815, State: 'S', Session: 815, TTY: 34816, Flags: 4194304, CPUTicks: 300, Threads: 3,
+	Start: 275790, RSSPages: 362, Image: Image{94248873189376, 94248873209257, 140733729086000},
+	ArgStart: 140733729090037,
 }
 
 func TestParseStat(t *testing.T) {
@@ -44,20 +44,20 @@ func TestParseStat(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			got, err := parseStat([]byte(statLine(tt.comm, 1792)))
+			got, err := parsed([]byte(statLine(tt.comm, 1792)))
 			if err != nil {
 				t.Fatal(err)
 			}
-			if name := unescape(got.comm); name != tt.want {
+			if name := Unescape(got.Comm); name != tt.want {
 				t.Errorf("name %q, want %q", name, tt.want)
 			}
 			want := wantStat
-			want.exitCode = 1792
-			if d := cmp.Diff(want, got, cmp.AllowUnexported(stat{}, image{}), cmpopts.IgnoreFields(stat{}, "comm")); d != "" {
+			want.ExitCode = 1792
+			if d := cmp.Diff(want, got, cmpopts.IgnoreFields(Stat{}, "Comm")); d != "" {
 				t.Errorf("-want +got:\n%s", d)
 			}
-			if got.cpuTime() != 3*time.Second {
-				t.Errorf("CPU %v, want 3s", got.cpuTime())
+			if got.CPU() != 3*time.Second {
+				t.Errorf("CPU %v, want 3s", got.CPU())
 			}
 		})
 	}
@@ -66,11 +66,11 @@ func TestParseStat(t *testing.T) {
 func TestParseStatOfOldKernel(t *testing.T) {
 	line := statLine("cat", 0)
 	fields := strings.Fields(line)
-	got, err := parseStat([]byte(strings.Join(fields[:24], " ")))
+	got, err := parsed([]byte(strings.Join(fields[:24], " ")))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got.rss != 362 || got.image.known() || got.argStart != 0 {
+	if got.RSSPages != 362 || got.Image.Known() || got.ArgStart != 0 {
 		t.Errorf("got %+v, want everything up to field 24", got)
 	}
 }
@@ -92,7 +92,7 @@ func TestParseStatRefuses(t *testing.T) {
 	}
 	for name, text := range tests {
 		t.Run(name, func(t *testing.T) {
-			if got, err := parseStat([]byte(text)); err == nil {
+			if got, err := parsed([]byte(text)); err == nil {
 				t.Errorf("parsed %q as %+v", text, got)
 			}
 		})
@@ -109,9 +109,9 @@ func TestWorkerNameIsStable(t *testing.T) {
 	}
 	for comm, want := range tests {
 		line := strings.Replace(statLine(comm, 0), " 4194304 ", " 69238880 ", 1)
-		got, err := parseStat([]byte(line))
-		if err != nil || string(got.comm) != want || !got.kernelThread() {
-			t.Errorf("%s: name %q (%v), want %q of a kernel thread", comm, got.comm, err, want)
+		got, err := parsed([]byte(line))
+		if err != nil || string(got.Comm) != want || !got.KernelThread() {
+			t.Errorf("%s: name %q (%v), want %q of a kernel thread", comm, got.Comm, err, want)
 		}
 	}
 }
@@ -128,9 +128,9 @@ func TestExit(t *testing.T) {
 		{11 | 0x80, event.Exit{Signal: 11, Core: true}},
 	}
 	for _, tt := range tests {
-		s := stat{exitCode: tt.status, cpu: 12}
+		s := Stat{ExitCode: tt.status, CPUTicks: 12}
 		tt.want.CPU = 120 * time.Millisecond
-		if d := cmp.Diff(&tt.want, s.exit()); d != "" {
+		if d := cmp.Diff(&tt.want, s.Exit()); d != "" {
 			t.Errorf("status %#x, -want +got:\n%s", tt.status, d)
 		}
 	}
@@ -148,7 +148,7 @@ func FuzzParseStat(f *testing.F) {
 		f.Add(self)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		got, err := parseStat(b)
+		got, err := parsed(b)
 		if err != nil {
 			return
 		}
@@ -160,16 +160,16 @@ func FuzzParseStat(f *testing.F) {
 		}
 		number := func(n int) int64 { v, _ := strconv.ParseInt(fields[n], 10, 64); return v }
 		start, _ := strconv.ParseUint(fields[22], 10, 64)
-		if got.start != start || int64(got.ppid) != number(4) || int64(got.session) != number(6) ||
-			int64(got.tty) != number(7) || int64(got.threads) != number(20) || got.rss != number(24) ||
-			string(got.state) != fields[3] && got.state < 0x80 {
+		if got.Start != start || int64(got.PPID) != number(4) || int64(got.Session) != number(6) ||
+			int64(got.TTY) != number(7) || int64(got.Threads) != number(20) || got.RSSPages != number(24) ||
+			string(got.State) != fields[3] && got.State < 0x80 {
 			t.Errorf("got %+v of %q", got, text)
 		}
-		if name := unescape(got.comm); len(name) > len(got.comm) {
-			t.Errorf("%q grew to %q", got.comm, name)
+		if name := Unescape(got.Comm); len(name) > len(got.Comm) {
+			t.Errorf("%q grew to %q", got.Comm, name)
 		}
-		if got.cpuTime() < 0 {
-			t.Errorf("CPU time %v", got.cpuTime())
+		if got.CPU() < 0 {
+			t.Errorf("CPU time %v", got.CPU())
 		}
 	})
 }
@@ -179,7 +179,7 @@ func FuzzSplitArgs(f *testing.F) {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		args, cut := splitArgs(b)
+		args, cut := SplitArgs(b)
 		if want := len(strings.Split(strings.TrimSuffix(string(b), "\x00"), "\x00")); len(b) > 0 && cut != (want > event.MaxArgCount) {
 			t.Fatalf("%d of %d arguments, cut %v", len(args), want, cut)
 		}
@@ -191,4 +191,10 @@ func FuzzSplitArgs(f *testing.F) {
 			t.Errorf("%q became %q", b, args)
 		}
 	})
+}
+
+func parsed(b []byte) (Stat, error) {
+	var s Stat
+	err := s.Parse(b)
+	return s, err
 }

@@ -1,0 +1,190 @@
+package procfs
+
+import (
+	"bytes"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"daemoneye.dev/procmond/collect/event"
+	"daemoneye.dev/procmond/collect/internal/procfile"
+)
+
+const (
+	maxRest    = 8 << 10 // more than a status file or a path can be
+	minCmdline = 4 << 10
+)
+
+// unsupported are the fields that this source does not give.
+var unsupported = event.FieldSet(0).With(event.FieldCWD).With(event.FieldLoginUID).
+	With(event.FieldCgroup).With(event.FieldContainer).With(event.FieldNamespaces).With(event.FieldEnv)
+
+// details are what is read of a process besides stat. The path of the executable
+// is in Scanner.rest, the arguments are in worker.text.
+type details struct {
+	fixed
+	exe, args int  // their sizes in bytes
+	givenUp   bool // the arguments, because reading them hangs
+}
+
+// fixed are the details of a fixed size.
+type fixed struct {
+	status  procfile.Status
+	deleted bool
+	missing event.Mask
+}
+
+// read reads the details of the process whose directory and stat are given. A
+// field that can not be read is in the mask; errAbandoned is the only error.
+func (s *Scanner) read(w *worker, dir int, st *procfile.Stat, d *details) error {
+	d.missing.Unsupported = unsupported
+	s.readStatus(dir, d)
+	switch {
+	case st.KernelThread(): // has neither, which is the truth
+	case st.Dead():
+		d.missing.Gone = d.missing.Gone.With(event.FieldExe).With(event.FieldExeDeleted).With(event.FieldArgs)
+	default:
+		id := identity{st.PID, st.Start}
+		if err := s.readArgs(w, dir, id, d); err != nil {
+			return err
+		}
+		return s.readExe(w, dir, id, d)
+	}
+	return nil
+}
+
+func (s *Scanner) readStatus(dir int, d *details) {
+	n, err := readFile(dir, statusFile, s.rest[:])
+	if err == nil {
+		err = d.status.Parse(s.rest[:n])
+	}
+	if err != nil {
+		d.status = procfile.Status{}
+		miss(&d.missing, err, event.FieldUID, event.FieldEUID, event.FieldGID, event.FieldEGID, event.FieldCapabilities)
+	}
+}
+
+// readExe reads the path of the executable into s.rest.
+func (s *Scanner) readExe(w *worker, dir int, id identity, d *details) error {
+	n, err := readlinkat(dir, exeFile, s.rest[:])
+	if err != nil {
+		miss(&d.missing, err, event.FieldExe, event.FieldExeDeleted)
+		return nil
+	}
+	d.exe = n
+	path, marked := bytes.CutSuffix(s.rest[:n], []byte(procfile.DeletedMark))
+	if !marked {
+		return nil
+	}
+	named, err := s.isNamed(w, dir, id, string(s.rest[:n]))
+	if err != nil {
+		return err
+	}
+	if !named {
+		d.exe, d.deleted = len(path), true
+	}
+	return nil
+}
+
+// isNamed reports whether the executable is the file at path, as the daemon or
+// the process itself sees it: then the mark is part of the file's name. It asks
+// the file's own file system, which may hang; if it does, there is no such file.
+func (s *Scanner) isNamed(w *worker, dir int, id identity, path string) (named bool, err error) {
+	if !s.hung.room(id) {
+		return false, nil
+	}
+	w.begin(id)
+	var running, file unix.Stat_t
+	if unix.Fstatat(dir, "exe", &running, 0) == nil {
+		for _, name := range []string{path, "root" + path} {
+			if unix.Fstatat(dir, name, &file, unix.AT_SYMLINK_NOFOLLOW) == nil && file.Dev == running.Dev && file.Ino == running.Ino {
+				named = true
+			}
+		}
+	}
+	return named, w.end()
+}
+
+// readArgs reads the command line into w.text.
+func (s *Scanner) readArgs(w *worker, dir int, id identity, d *details) error {
+	if !s.hung.room(id) {
+		d.givenUp = true
+		d.missing.Failed = d.missing.Failed.With(event.FieldArgs)
+		return nil
+	}
+	w.begin(id)
+	n, err := w.readCmdline(dir)
+	if err := w.end(); err != nil {
+		return err
+	}
+	if err != nil {
+		miss(&d.missing, err, event.FieldArgs)
+		return nil
+	}
+	d.args = n
+	if n == procfile.MaxCmdline {
+		d.missing.Truncated = d.missing.Truncated.With(event.FieldArgs)
+	}
+	return nil
+}
+
+// readCmdline reads the command line into w.text, which grows up to its limit,
+// and returns how much there is.
+func (w *worker) readCmdline(dir int) (int, error) {
+	if len(w.text) == 0 {
+		w.text = make([]byte, minCmdline)
+	}
+	fd, err := openat(dir, cmdlineFile, unix.O_RDONLY)
+	if err != nil {
+		return 0, err
+	}
+	defer closeFD(fd)
+	for n := 0; ; {
+		m, err := read(fd, w.text[n:])
+		n += m
+		if err != nil {
+			return 0, err
+		}
+		if n < len(w.text) || n == procfile.MaxCmdline {
+			return n, nil
+		}
+		grown := make([]byte, min(len(w.text)*4, procfile.MaxCmdline))
+		copy(grown, w.text)
+		w.text = grown
+	}
+}
+
+// process makes the record of a process.
+func (s *Scanner) process(st *procfile.Stat, d *details, cmdline []byte) *event.Process {
+	p := &event.Process{
+		PID: st.PID, PPID: st.PPID,
+		Name: procfile.Unescape(st.Comm), Exe: string(s.rest[:d.exe]), ExeDeleted: d.deleted,
+		UID: d.status.UID, GID: d.status.GID, EUID: d.status.EUID, EGID: d.status.EGID, CapEffective: d.status.CapEffective,
+		Session: st.Session, TTY: st.TTY,
+		StartTicks: st.Start, StartTime: st.StartTime(s.boot),
+		State: st.State, Threads: st.Threads, RSS: st.RSS(s.pageSize), CPU: st.CPU(),
+		Missing: d.missing,
+	}
+	var cut bool
+	if p.Args, cut = procfile.SplitArgs(cmdline); cut {
+		p.Missing.Truncated = p.Missing.Truncated.With(event.FieldArgs)
+	}
+	return p
+}
+
+// miss records why fields could not be read.
+func miss(m *event.Mask, err error, fields ...event.Field) {
+	set := &m.Failed
+	switch {
+	case isGone(err):
+		set = &m.Gone
+	case isDenied(err):
+		set = &m.Denied
+	}
+	for _, f := range fields {
+		*set = set.With(f)
+	}
+}
+
+// unsafeString is b without a copy, for as long as b does not change.
+func unsafeString(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }

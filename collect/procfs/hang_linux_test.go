@@ -1,0 +1,149 @@
+package procfs
+
+import (
+	"os"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"daemoneye.dev/procmond/collect/event"
+)
+
+// hang makes every reader of the arguments of pid wait, until release is called,
+// which makes later ones read them.
+func (f fixture) hang(pid int) (release func()) {
+	f.t.Helper()
+	cmdline := filepath.Join(f.dir, strconv.Itoa(pid), "cmdline")
+	f.must(os.Remove(cmdline))
+	f.must(unix.Mkfifo(cmdline, 0o600))
+	released := false
+	release = func() {
+		if released {
+			return
+		}
+		released = true
+		// One end for writing lets all readers go on; they find the end of the file.
+		w, err := os.OpenFile(cmdline, os.O_RDWR, 0)
+		f.must(err)
+		f.must(os.Remove(cmdline))
+		f.must(os.WriteFile(cmdline, []byte(sleeper(pid, 1).cmdline), 0o600))
+		f.must(w.Close())
+	}
+	f.t.Cleanup(release)
+	return release
+}
+
+// hungNow is how many workers were left behind and are not back.
+func (h *hung) count() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.at)
+}
+
+// awaitHung scans until so many workers hang: they end in their own time.
+func awaitHung(t *testing.T, s *Scanner, want int) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); s.hung.count() != want; {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d workers hang, want %d", s.hung.count(), want)
+		}
+		scan(t, s, false)
+	}
+}
+
+func TestHangingArgumentsStopNoScan(t *testing.T) {
+	f := newFixture(t)
+	for pid := 1; pid <= 5; pid++ {
+		f.put(pid, sleeper(pid, 1))
+	}
+	release := f.hang(3)
+	s := newScanner(t, Config{Proc: f.dir, Patience: 20 * time.Millisecond})
+	snap := scan(t, s, false)
+	if len(snap.Observations) != 5 {
+		t.Fatalf("%d processes, want 5", len(snap.Observations))
+	}
+	for pid := int32(1); pid <= 5; pid++ {
+		p := whole(t, snap, pid).Process
+		hangs := pid == 3
+		if p.Exe != "/usr/bin/sleeper" || p.UID != 1 || p.Missing.Failed.Has(event.FieldArgs) != hangs || (len(p.Args) == 0) != hangs {
+			t.Errorf("process %d: %+v", pid, p)
+		}
+	}
+	for range 2 * rereadEvery { // its turn comes, and it is not tried again
+		if o := observed(t, scan(t, s, false), 3); o.Process != nil {
+			t.Fatalf("reported again: %+v", o.Process)
+		}
+		if n := s.hung.count(); n != 1 {
+			t.Fatalf("%d workers hang, want 1", n)
+		}
+	}
+	release()
+	for deadline := time.Now().Add(time.Minute); ; {
+		if o := observed(t, scan(t, s, false), 3); o.Process != nil {
+			if len(o.Process.Args) != 3 || o.Process.Missing.Failed != 0 || o.ExecChanged {
+				t.Errorf("afterwards: %+v", o.Process)
+			}
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("arguments are not read once they can be")
+		}
+	}
+}
+
+func TestNoMoreHangThanAllowed(t *testing.T) {
+	f := newFixture(t)
+	const n, limit = 10, 3
+	releases := make([]func(), 0, n)
+	for pid := 1; pid <= n; pid++ {
+		f.put(pid, sleeper(pid, 1))
+		releases = append(releases, f.hang(pid))
+	}
+	f.put(n+1, sleeper(n+1, 1))
+	s := newScanner(t, Config{Proc: f.dir, Patience: 10 * time.Millisecond, MaxHung: limit})
+	for range 3 {
+		snap := scan(t, s, true)
+		if s.hung.count() != limit {
+			t.Fatalf("%d hang, want %d", s.hung.count(), limit)
+		}
+		for pid := int32(1); pid <= n+1; pid++ {
+			if p := whole(t, snap, pid).Process; !p.Missing.Failed.Has(event.FieldArgs) {
+				t.Errorf("process %d: the mask does not say that arguments were not read: %+v", pid, p)
+			}
+		}
+	}
+	for _, release := range releases {
+		release()
+	}
+	awaitHung(t, s, 0)
+	scan(t, s, false)
+	if p := whole(t, scan(t, s, true), n+1).Process; len(p.Args) != 3 {
+		t.Errorf("arguments are not read though nothing hangs: %+v", p)
+	}
+}
+
+func TestProbeOfAHangingProcess(t *testing.T) {
+	f := newFixture(t)
+	f.put(1, sleeper(1, 1))
+	f.hang(1)
+	s := newScanner(t, Config{Proc: f.dir, Patience: 10 * time.Millisecond})
+	for range 2 {
+		o, err := s.Probe(t.Context(), 1)
+		if err != nil || o.Process == nil || !o.Process.Missing.Failed.Has(event.FieldArgs) {
+			t.Errorf("got %+v, %v", o, err)
+		}
+	}
+}
+
+// TestPanicOfAWorker must reach the caller of Scan, who knows what to do.
+func TestPanicOfAWorker(t *testing.T) {
+	defer func() {
+		if p, ok := recover().(crash); !ok || p.value != "sour" {
+			t.Errorf("recovered %v", p)
+		}
+	}()
+	_, _ = watched(&hung{}, time.Minute, nil, func(*worker) error { panic("sour") })
+}

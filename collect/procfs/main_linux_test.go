@@ -1,0 +1,19 @@
+package procfs
+
+import (
+	"os"
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+// roleVariable makes the test binary, started by a test, play a process to be
+// observed in place of running tests.
+const roleVariable = "PROCFS_TEST_ROLE"
+
+func TestMain(m *testing.M) {
+	if role := os.Getenv(roleVariable); role != "" {
+		os.Exit(play(role)) //nolint:forbidigo // a child is no test and ends as its role says
+	}
+	goleak.VerifyTestMain(m)
+}
