@@ -158,7 +158,12 @@ func (p *Publisher) Drain(ctx context.Context) (undelivered uint64, err error) {
 	}
 	probe, cancel := context.WithTimeout(context.WithoutCancel(ctx), probeTimeout)
 	defer cancel()
-	if head, err := p.cfg.Log.Wait(probe, s.Epoch, s.Delivered); err == nil {
+	head, err := p.cfg.Log.Wait(probe, s.Epoch, s.Delivered)
+	switch {
+	case isContext(err): // nothing came: there is nothing above
+	case err != nil:
+		return 0, fmt.Errorf("drain: how many events are left is not known (%w): %w", err, p.whyNot(&s, ctx.Err()))
+	default:
 		undelivered = head - min(s.Delivered, head)
 	}
 	return undelivered, fmt.Errorf("drain: %d events are left: %w", undelivered, p.whyNot(&s, ctx.Err()))

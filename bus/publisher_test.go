@@ -475,6 +475,11 @@ func TestPublisherDrains(t *testing.T) {
 	if left != 7 || !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "7 events are left") {
 		t.Errorf("%d %v", left, err)
 	}
+	log.setFail(func(op string) error { return fmt.Errorf("%s does not work", op) })
+	if _, err := p.Drain(ctx); err == nil || !strings.Contains(err.Error(), "how many events are left is not known (wait does not work)") {
+		t.Errorf("without its log: %v", err)
+	}
+	log.setFail(func(string) error { return nil })
 	log.same(t, restarted(b))
 }
 

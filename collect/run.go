@@ -160,7 +160,7 @@ func (c *Collector) opening(stored *event.Table) []*event.Event {
 		}
 		events = append(events, c.lossEvent(event.Loss{
 			Cause: event.LossStore, From: from, To: now,
-			Hint: "Free space for the database. Processes that started and ended meanwhile were not seen.",
+			Hint: "The database took nothing (" + c.run.outage.last + "). Processes that started and ended meanwhile were not seen.",
 		}))
 	}
 	return events

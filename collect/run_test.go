@@ -2,6 +2,7 @@ package collect
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -264,6 +265,11 @@ func TestStoreOutOfServiceInTheMiddleOfARun(t *testing.T) {
 		w.store.with(func() { w.store.fail = nil })
 		pass(maxBackOff)
 		w.expect("back", "loss store_unavailable", "recovered stop 7", "recovered start 9")
+		if got := w.store.kept(); !slices.ContainsFunc(got, func(e *event.Event) bool {
+			return e.Loss != nil && strings.HasPrefix(e.Loss.Hint, "The database took nothing (") && !strings.Contains(e.Loss.Hint, "()")
+		}) {
+			t.Error("no loss says why")
+		}
 		loss := w.store.kept()[len(w.store.kept())-3].Loss
 		if loss.From.After(began) || loss.To.Sub(began) < time.Hour {
 			t.Errorf("loss from %v to %v", loss.From, loss.To)
