@@ -41,7 +41,6 @@ type Hasher struct {
 	stats   Stats
 	skips   map[string]uint64 // by reason
 	stuck   int               // errands left behind that have not returned
-	serving bool
 }
 
 // New makes a hasher; nothing runs yet. The error names every fault of cfg.
@@ -64,8 +63,9 @@ func New(cfg Config) (*Hasher, error) {
 
 func (h *Hasher) String() string { return "hasher" }
 
-// Look fills in what is known of each target. It waits for the host a quarter of
-// a second, and some more for many targets; then all are pending.
+// Look fills in what is known of each target. It waits for the service and for the
+// host a quarter of a second each, and some more for many targets; then all are
+// pending.
 func (h *Hasher) Look(ctx context.Context, targets []collect.HashTarget) {
 	for i := range targets {
 		targets[i].Hash = event.Hash{Status: event.HashPending}
@@ -74,15 +74,16 @@ func (h *Hasher) Look(ctx context.Context, targets []collect.HashTarget) {
 		return
 	}
 	l := newLook(targets)
-	patience := time.NewTimer(lookPatience + time.Duration(len(targets))*lookEach)
+	patience := time.NewTimer(lookPatience)
 	defer patience.Stop()
 	select {
 	case h.looks <- l:
-	case <-patience.C:
+	case <-patience.C: // the service is down, or an earlier look hangs
 		return
 	case <-ctx.Done():
 		return
 	}
+	patience.Reset(lookPatience + time.Duration(len(targets))*lookEach)
 	select {
 	case answered := <-l.answer:
 		copy(targets, answered)
@@ -95,7 +96,7 @@ func (h *Hasher) Look(ctx context.Context, targets []collect.HashTarget) {
 func (h *Hasher) works() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.serving && h.stuck < mostStuck
+	return h.stuck < mostStuck
 }
 
 // Ready is received from when there may be something to take.

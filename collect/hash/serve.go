@@ -36,7 +36,6 @@ type service struct {
 func (h *Hasher) Serve(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	s := &service{Hasher: h}
-	h.serve(true)
 	defer s.leave()
 	defer cancel()
 	timer := time.NewTimer(0)
@@ -59,12 +58,6 @@ func (h *Hasher) Serve(ctx context.Context) error {
 		case <-timer.C:
 		}
 	}
-}
-
-func (h *Hasher) serve(on bool) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.serving = on
 }
 
 // step gives up what hangs and starts what is due.
@@ -188,7 +181,6 @@ func (s *service) giveUpReading() {
 
 // leave runs at the end of Serve, also when it panics.
 func (s *service) leave() {
-	s.serve(false)
 	s.looking.join(s.Hasher)
 	s.reading.join(s.Hasher)
 }
