@@ -24,6 +24,7 @@ type Setting struct {
 	Placeholder string // of the value in help: SECONDS
 	Default     string // as it would be given; empty for none
 	Many        bool   // can be given more than once, each time adding a value
+	Switch      bool   // is true or false; the flag alone is true
 	Choices     []string
 	Limits      string // what is accepted, in words
 	Help        string
@@ -60,6 +61,9 @@ type Values struct {
 	MemoryThreshold    float64 // percent
 	CPUThreshold       float64 // points of one core
 	EventDriven        string  // "auto" or "off"
+	ComputeHashes      bool
+	HashMaxSize        uint64 // bytes
+	HashRate           uint64 // bytes per second
 	RetentionAge       time.Duration
 	RetentionBytes     uint64
 	Redact             []string
