@@ -1,7 +1,6 @@
 package collect
 
 import (
-	"encoding/hex"
 	"fmt"
 	"slices"
 	"strconv"
@@ -45,11 +44,9 @@ var attributes = []attribute{
 	list(event.FieldNamespaces, func(p *event.Process) *[]event.Namespace { return &p.Namespaces }, namespacesText),
 	{
 		field: event.FieldHash,
-		same: func(a, b *event.Process) bool {
-			return a.Hash.Status == b.Hash.Status && a.Hash.Algorithm == b.Hash.Algorithm && slices.Equal(a.Hash.Value, b.Hash.Value)
-		},
-		keep: func(dst, src *event.Process) { dst.Hash = src.Hash },
-		text: func(p *event.Process) string { return hex.EncodeToString(p.Hash.Value) },
+		same:  sameHash,
+		keep:  func(dst, src *event.Process) { dst.Hash = src.Hash },
+		text:  hashText,
 	},
 	plain(event.FieldExeDeleted, func(p *event.Process) *bool { return &p.ExeDeleted }, strconv.FormatBool),
 }

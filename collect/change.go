@@ -97,6 +97,7 @@ func merged(old *event.Process, o *Observation) *event.Process {
 	}
 	p.StartTicks = max(old.StartTicks, o.StartTicks)
 	setVolatile(&p, o)
+	keepHash(&p, old, o)
 	return &p
 }
 

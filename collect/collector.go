@@ -29,6 +29,7 @@ type Collector struct {
 	snapshot  *Snapshot
 	found     differences
 	job       *job      // the one in flight, if this Serve started it
+	hashes    bool      // the hasher has called
 	full      bool      // the next scan must report everything
 	recovered bool      // the next comparison is with a table that this Serve did not make
 	watching  time.Time // since when this run watches, for the source of starts
@@ -133,6 +134,8 @@ func (c *Collector) loop(ctx context.Context) error {
 			if err := c.endJob(ctx, result); err != nil && !errors.Is(err, errOutage) {
 				return err
 			}
+		case <-c.hashesReady():
+			c.hashes = true
 		case <-c.cfg.Available:
 			c.retryAt = time.Now()
 		case <-timer.C:
@@ -161,6 +164,11 @@ func (c *Collector) step(ctx context.Context) error {
 	}
 	if c.table == nil || c.run.inflight != nil || state != fsm.CollectorRunning {
 		return nil
+	}
+	if c.hashes {
+		if err := c.takeHashes(ctx, nil); err != nil {
+			return err
+		}
 	}
 	if due, _ := c.table.dueHeld(now); len(due) > 0 {
 		c.startJob(ctx, due)

@@ -64,6 +64,9 @@ type Config struct {
 	// those in force go on, with what was updated since.
 	Settings Settings
 
+	// Hasher digests executables; nil: nobody does.
+	Hasher Hasher
+
 	// HasLink says that a broker is named: monitoring that begins without its
 	// agent is then reported as uncoordinated.
 	HasLink bool

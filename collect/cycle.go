@@ -22,7 +22,7 @@ func (c *Collector) newJob(probes []int32, cancel context.CancelFunc) *job {
 	c.snapshot.Observations = c.snapshot.Observations[:0] // what fails early tells of nothing
 	j := &job{
 		scanner: c.cfg.Scanner, redactor: c.run.settings.Redactor, known: c.table.entries,
-		full: c.full, probes: probes, snapshot: c.snapshot,
+		full: c.full, probes: probes, snapshot: c.snapshot, hashing: c.newHashing(),
 		began: time.Now(), cancel: cancel, done: make(chan jobResult, 1),
 	}
 	c.run.inflight, c.job = j, j
@@ -106,6 +106,9 @@ func (c *Collector) newReport() *report {
 // durable.
 func (c *Collector) endScan(ctx context.Context, result jobResult) error {
 	c.turnTo(activityCompare)
+	if err := c.takeHashes(ctx, result.hashes); err != nil { // before a stop
+		return err
+	}
 	s := c.snapshot
 	c.scanRecovered(s.Began)
 	c.run.execs.markAll(s.Observations)

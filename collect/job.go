@@ -21,6 +21,7 @@ type job struct {
 	full     bool
 	probes   []int32 // sorted; nil for a scan
 	snapshot *Snapshot
+	hashing  hashing
 
 	began  time.Time
 	cancel context.CancelFunc
@@ -35,7 +36,9 @@ type jobResult struct {
 	err error
 	// unsure are the PIDs, sorted, for which the host gave neither a process nor
 	// the news that there is none.
-	unsure   []int32
+	unsure []int32
+	// hashes are those of processes that the table has without one.
+	hashes   []HashTarget
 	panicked any // what the job panicked with, or nil
 	stack    []byte
 }
@@ -69,6 +72,7 @@ func (j *job) probe(ctx context.Context) (result jobResult) {
 	}
 	s.Ended = time.Now()
 	j.normalise()
+	j.hash(ctx)
 	result.err = ctx.Err()
 	return result
 }
@@ -80,7 +84,8 @@ func (j *job) scan(ctx context.Context) jobResult {
 	j.sort()
 	unsure := j.confirm(ctx)
 	j.normalise()
-	return jobResult{unsure: unsure, err: ctx.Err()}
+	hashes := j.hash(ctx)
+	return jobResult{unsure: unsure, hashes: hashes, err: ctx.Err()}
 }
 
 // sort repairs the order if a scanner broke its promise, and keeps one

@@ -65,10 +65,14 @@ func (r *report) cycle(d *differences) {
 
 // newEvent is an event of this cycle, found now.
 func (r *report) newEvent(k event.Kind, s event.Source, p *event.Process) *event.Event {
-	return &event.Event{
+	e := &event.Event{
 		HostID: r.host.HostID, BootID: r.host.BootID,
 		Kind: k, Source: s, Time: r.at(), Observed: r.observed, Process: *p,
 	}
+	if k == event.KindStop {
+		e.Process.Hash = lastHash(p.Hash)
+	}
+	return e
 }
 
 // at is when what a scan found had happened at the latest.

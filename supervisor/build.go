@@ -10,6 +10,7 @@ import (
 	"daemoneye.dev/procmond/bus"
 	"daemoneye.dev/procmond/collect"
 	"daemoneye.dev/procmond/collect/event"
+	"daemoneye.dev/procmond/collect/hash"
 	"daemoneye.dev/procmond/store"
 	"daemoneye.dev/procmond/supervisor/control"
 	"daemoneye.dev/procmond/supervisor/tree"
@@ -100,6 +101,10 @@ func (s *Supervisor) add(group string, service tree.Service, opts tree.Options) 
 
 func (s *Supervisor) addCollector() error {
 	progress := new(tree.Progress)
+	addHasher, err := s.makeHasher()
+	if err != nil {
+		return err
+	}
 	collector, err := collect.New(collect.Config{
 		Scanner:       s.cfg.Scanner,
 		Sink:          s.cfg.Store,
@@ -109,6 +114,7 @@ func (s *Supervisor) addCollector() error {
 		Host:          s.cfg.Host,
 		Version:       s.cfg.Version,
 		Settings:      s.cfg.Settings,
+		Hasher:        s.collectHasher(),
 		HasLink:       s.cfg.Broker != nil,
 		IsUnavailable: func(err error) bool { return errors.Is(err, store.ErrUnavailable) || errors.Is(err, store.ErrReplaced) },
 		Available:     s.cfg.Store.Available(),
@@ -124,7 +130,29 @@ func (s *Supervisor) addCollector() error {
 		return err
 	}
 	s.add(groupCollection, collector, tree.Options{Progress: progress})
+	addHasher() // stopped later, so that the last cycle has it
 	return nil
+}
+
+// makeHasher makes the hasher, if one is wanted, and returns what adds it to the
+// tree.
+func (s *Supervisor) makeHasher() (add func(), err error) {
+	if s.cfg.Hashes == nil {
+		return func() {}, nil
+	}
+	progress := new(tree.Progress)
+	cfg := *s.cfg.Hashes
+	cfg.Progress, cfg.Log = progress, s.cfg.Log.WithField("service", "hasher")
+	s.hasher, err = hash.New(cfg)
+	return func() { s.add(groupCollection, s.hasher, tree.Options{Progress: progress}) }, err
+}
+
+// collectHasher is the hasher as the collector knows it.
+func (s *Supervisor) collectHasher() collect.Hasher {
+	if s.hasher == nil {
+		return nil
+	}
+	return s.hasher
 }
 
 func (s *Supervisor) addControl() error {

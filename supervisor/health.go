@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"daemoneye.dev/procmond/collect"
+	"daemoneye.dev/procmond/collect/hash"
 	"daemoneye.dev/procmond/fsm"
 	"daemoneye.dev/procmond/store"
 	"daemoneye.dev/procmond/supervisor/control"
@@ -50,7 +51,8 @@ type facts struct {
 	store    store.Stats
 	collect  collect.Status
 	machine  fsm.Snapshot
-	unserved string // why metrics are not served
+	hashes   *hash.Stats // nil if there is no hasher
+	unserved string      // why metrics are not served
 	stopping bool
 
 	registration fsm.Snapshot
@@ -114,6 +116,9 @@ func judgeCollector(h *Health, f facts) {
 	}
 	if outage := f.collect.OutOfServiceSince; !outage.IsZero() && f.store.InService {
 		h.add(LevelDegraded, "The collector waits for the store since %s.", clock(outage))
+	}
+	if f.hashes != nil && f.hashes.Suspended {
+		h.add(LevelDegraded, "No hashes are computed: %d calls to executables have not returned, because a file system does not answer.", f.hashes.Stuck)
 	}
 	for _, reason := range f.collect.Degraded {
 		h.add(LevelDegraded, "%s", reason)

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"daemoneye.dev/procmond/collect"
+	"daemoneye.dev/procmond/collect/hash"
 	"daemoneye.dev/procmond/fsm"
 	"daemoneye.dev/procmond/store"
 	"daemoneye.dev/procmond/supervisor/control"
@@ -51,8 +52,10 @@ func TestHealth(t *testing.T) {
 		"damaged store long ago": {func(f *facts) {
 			f.store.QuarantinedTo, f.store.QuarantinedAt = "aside", now.Add(-quarantineWarning)
 		}, LevelHealthy, nil},
-		"clock":   {func(f *facts) { f.store.RetentionPaused = true }, LevelDegraded, []string{"wall clock jumped"}},
-		"metrics": {func(f *facts) { f.unserved = "address in use" }, LevelDegraded, []string{"Metrics can not be served: address in use."}},
+		"no hashes": {func(f *facts) { f.hashes = &hash.Stats{Stuck: 4, Suspended: true} }, LevelDegraded, []string{"4 calls to executables have not returned"}},
+		"hashes":    {func(f *facts) { f.hashes = &hash.Stats{Stuck: 1} }, LevelHealthy, nil},
+		"clock":     {func(f *facts) { f.store.RetentionPaused = true }, LevelDegraded, []string{"wall clock jumped"}},
+		"metrics":   {func(f *facts) { f.unserved = "address in use" }, LevelDegraded, []string{"Metrics can not be served: address in use."}},
 		"hung": {func(f *facts) {
 			f.services = []tree.Status{{Path: "a/b", State: tree.StateHung, BeatAge: 90 * time.Second, Activity: "scan"}}
 		}, LevelUnhealthy, []string{"a/b has made no progress for 1m30s, in scan"}},

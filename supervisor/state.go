@@ -6,6 +6,7 @@ import (
 
 	"daemoneye.dev/procmond/collect"
 	"daemoneye.dev/procmond/collect/event"
+	"daemoneye.dev/procmond/collect/hash"
 	"daemoneye.dev/procmond/fsm"
 	"daemoneye.dev/procmond/store"
 	"daemoneye.dev/procmond/supervisor/control"
@@ -38,6 +39,7 @@ func (s *Supervisor) State() *control.State {
 		Interval:     intervalState(f.collect.Interval),
 		Cycle:        cycleState(f.collect),
 		Totals:       s.totalsState(f.collect.Totals),
+		Hashes:       hashState(f.hashes),
 		Store:        storeState(f.store),
 		Services:     serviceStates(f.services),
 		Loss:         lossStates(f.store.Losses),
@@ -68,6 +70,7 @@ func (s *Supervisor) facts(now time.Time) facts {
 		store:    s.cfg.Store.Stats(),
 		collect:  s.mailbox.Status(),
 		machine:  s.machine.Snapshot(),
+		hashes:   s.hashStats(),
 		unserved: s.control.Unserved(),
 		stopping: s.stopping.Load(),
 
@@ -123,6 +126,30 @@ func (s *Supervisor) totalsState(t collect.Totals) control.Totals {
 		totals.LogLinesLost = s.cfg.LogLinesLost()
 	}
 	return totals
+}
+
+// hashStats is nil if there is no hasher.
+func (s *Supervisor) hashStats() *hash.Stats {
+	if s.hasher == nil {
+		return nil
+	}
+	stats := s.hasher.Stats()
+	return &stats
+}
+
+func hashState(s *hash.Stats) *control.Hashes {
+	if s == nil {
+		return nil
+	}
+	state := &control.Hashes{
+		Hashed: s.Hashed, Bytes: s.Bytes, Hits: s.Hits, Misses: s.Misses, Skipped: s.Skipped, Deferred: s.Deferred,
+		Cached: s.Cached, Waiting: s.Waiting, Stuck: s.Stuck, Suspended: s.Suspended,
+		Skips: make([]control.HashSkip, 0, len(s.Skips)),
+	}
+	for _, skip := range s.Skips {
+		state.Skips = append(state.Skips, control.HashSkip{Reason: skip.Reason, Count: skip.Count})
+	}
+	return state
 }
 
 func storeState(s store.Stats) control.Store {

@@ -11,6 +11,7 @@ import (
 
 	"daemoneye.dev/procmond/bus/rpc"
 	"daemoneye.dev/procmond/collect"
+	"daemoneye.dev/procmond/collect/hash"
 	"daemoneye.dev/procmond/fsm"
 	"daemoneye.dev/procmond/store"
 	"daemoneye.dev/procmond/supervisor/control"
@@ -35,6 +36,9 @@ type Config struct {
 	Snapshots string
 	Host      collect.Host
 	Settings  collect.Settings
+	// Hashes says how executables are digested; nil: they are not. Its Progress and
+	// Log are the supervisor's.
+	Hashes *hash.Config
 	// Broker is the agent's, for which monitoring waits; nil is standalone mode.
 	Broker *Broker
 	// Window is how many events are sent to it at once, 1 to 1000; it can change
@@ -119,6 +123,7 @@ type Supervisor struct {
 	registration *fsm.Machine[fsm.RegistrationState, fsm.RegistrationEvent]
 	mailbox      *collect.Mailbox
 	tree         *tree.Tree
+	hasher       *hash.Hasher // nil if there is none; constant
 	journal      *journal
 	control      *control.Server // set by New
 	paths        []string        // of the services, in the order in which they are stopped

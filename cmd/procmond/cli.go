@@ -55,7 +55,9 @@ func runFlags() reflect.Value {
 	}}
 	for i, s := range settings.Table() {
 		help := s.Help
-		if len(s.Choices) > 0 {
+		if s.Switch {
+			help += " --" + s.Name + "=false is off."
+		} else if len(s.Choices) > 0 {
 			help += " One of " + strings.Join(s.Choices, ", ") + "."
 		} else if s.Limits != "a path" {
 			help += " Accepts " + s.Limits + "."
@@ -66,11 +68,43 @@ func runFlags() reflect.Value {
 		if s.Many {
 			help += " Repeatable."
 		}
+		kind := reflect.TypeFor[[]string]()
+		if s.Switch {
+			kind = reflect.TypeFor[switchValue]()
+		}
 		fields = append(fields, reflect.StructField{
-			Name: "Setting" + strconv.Itoa(i), Type: reflect.TypeFor[[]string](), Tag: flagTag(s.Name, s.Placeholder, help),
+			Name: "Setting" + strconv.Itoa(i), Type: kind, Tag: flagTag(s.Name, s.Placeholder, help),
 		})
 	}
 	return reflect.New(reflect.StructOf(fields))
+}
+
+// switchValue is a flag that is true without a value. What it is given with one is
+// checked with the other settings.
+type switchValue struct{ texts []string }
+
+// IsBool tells kong that the value may be left out.
+func (*switchValue) IsBool() bool { return true }
+
+// Decode is called by kong.
+func (v *switchValue) Decode(ctx *kong.DecodeContext) error {
+	text := "true"
+	if ctx.Scan.Peek().Type == kong.FlagValueToken {
+		text = ctx.Scan.Pop().String()
+	}
+	v.texts = append(v.texts, text)
+	return nil
+}
+
+// flagTexts are what a field of runFlags was given.
+func flagTexts(field reflect.Value) []string {
+	switch given := field.Interface().(type) {
+	case []string:
+		return given
+	case switchValue:
+		return given.texts
+	}
+	return nil
 }
 
 // flagTag tells kong about a flag. Its values are kept whole, and dollars in its
@@ -88,7 +122,7 @@ func flagValues(flags reflect.Value) (config *string, values map[string][]string
 	}
 	values = make(map[string][]string)
 	for i, s := range settings.Table() {
-		if given, ok := flags.Field(i + 1).Interface().([]string); ok && len(given) > 0 {
+		if given := flagTexts(flags.Field(i + 1)); len(given) > 0 {
 			values[s.Name] = given
 		}
 	}

@@ -94,6 +94,22 @@ func (v *stateView) totals(t *control.Totals) {
 	}
 }
 
+// hashes says what the hasher has done and what it is at.
+func (v *stateView) hashes(h *control.Hashes) {
+	if h == nil {
+		return
+	}
+	v.row("hashes", "%d computed (%s), %d known%s%s%s", h.Hashed, cli.Bytes(h.Bytes), h.Cached,
+		counted(h.Waiting, "waiting"), counted(h.Skipped, "skipped"), counted(h.Deferred, "deferred"))
+	var skips []string
+	for _, s := range h.Skips {
+		skips = append(skips, fmt.Sprintf("%s %d", cli.Printable(s.Reason), s.Count))
+	}
+	if len(skips) > 0 {
+		v.row("", "skipped: %s", strings.Join(skips, ", "))
+	}
+}
+
 // row is a name and what there is to say about it.
 func (v *stateView) row(name, format string, args ...any) {
 	text := strings.TrimRight(fmt.Sprintf(format, args...), " ")
@@ -120,6 +136,7 @@ func (v *stateView) daemon(s *control.State) {
 		seconds(s.Interval.CurrentS), v.intervalNote(&s.Interval))
 	v.cycle(&s.Cycle)
 	v.totals(&s.Totals)
+	v.hashes(s.Hashes)
 	config := fmt.Sprintf("version %d", s.Config.Version)
 	if len(s.Config.Pending) > 0 {
 		config += ", pending: " + cli.Printable(strings.Join(s.Config.Pending, ", "))

@@ -50,6 +50,10 @@ func busyState() *control.State {
 		Interval:     control.Interval{ConfiguredS: 30, CurrentS: 45, Reason: "pressure"},
 		Cycle:        control.Cycle{Count: 12, LastAt: before(3 * time.Second), DurationMS: 12.34, Processes: 321, Events: 2, LeftOut: 5},
 		Totals:       control.Totals{Events: 999, ScansFailed: 1},
+		Hashes: &control.Hashes{
+			Hashed: 40, Bytes: 33 << 20, Cached: 39, Waiting: 2, Skipped: 3, Deferred: 1,
+			Skips: []control.HashSkip{{Reason: "permission denied", Count: 2}, {Reason: "too big", Count: 1}},
+		},
 		Store: control.Store{
 			Path: "/var/lib/daemoneye/processes.db", InService: false, Reason: "no space left", Since: before(time.Minute),
 			Epoch: strings.Repeat("ab", 16), Head: 1000, Kept: 990, Floor: 11, Bytes: 5 << 20, Removed: 10,

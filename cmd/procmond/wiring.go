@@ -12,6 +12,7 @@ import (
 	"daemoneye.dev/procmond/cmd/procmond/internal/settings"
 	"daemoneye.dev/procmond/collect"
 	"daemoneye.dev/procmond/collect/event"
+	"daemoneye.dev/procmond/collect/hash"
 	"daemoneye.dev/procmond/collect/portable"
 	"daemoneye.dev/procmond/store"
 	"daemoneye.dev/procmond/supervisor"
@@ -38,7 +39,7 @@ func (d *daemonRun) supervisorConfig(st *store.Store) (supervisor.Config, error)
 	}
 	return supervisor.Config{
 		Store: st, Scanner: scanner, Snapshots: snapshots, Host: host, Settings: collection,
-		Broker: d.brokerConfig(), Window: d.values.MaxEventsInFlight,
+		Hashes: d.hashConfig(), Broker: d.brokerConfig(), Window: d.values.MaxEventsInFlight,
 		SocketPath: socket, MetricsListen: d.values.MetricsListen, Version: readBuild().version,
 		Watchdog: d.values.Watchdog, Abort: d.last.watchdog, Notify: d.notify,
 		Services: d.services(st), Hot: d.hotKeys(), Restart: settings.ColdKeys(), Log: d.log, LogLinesLost: d.logQueue.Lost,
@@ -52,6 +53,14 @@ func (d *daemonRun) newScanner() (collect.Scanner, string, error) {
 		return scanner, settings.SnapshotsPortable, err
 	}
 	return openSnapshots(d.values.Snapshots)
+}
+
+// hashConfig is nil if no hashes are wanted.
+func (d *daemonRun) hashConfig() *hash.Config {
+	if !d.values.ComputeHashes {
+		return nil
+	}
+	return &hash.Config{MaxSize: int64(d.values.HashMaxSize), Rate: int64(d.values.HashRate)}
 }
 
 // collectSettings are the collector's part of the settings.

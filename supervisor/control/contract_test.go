@@ -34,6 +34,10 @@ func exampleState() *State {
 		Interval:     Interval{ConfiguredS: 30, CurrentS: 45, Reason: "configured, stretched by pressure"},
 		Cycle:        Cycle{Count: 3, LastAt: at(8), DurationMS: 12.5, Processes: 75, Events: 2, LeftOut: 1, Excluded: 1, Held: 1, Vanished: 1, Hidden: 1, Unreadable: 1, Unconfirmed: 1},
 		Totals:       Totals{Events: 80, ScansFailed: 1, ShortLived: 1, Outages: 1, NotesLost: 1, LogLinesLost: 1},
+		Hashes: &Hashes{
+			Hashed: 40, Bytes: 1 << 25, Hits: 30, Misses: 45, Skipped: 1, Deferred: 1, Cached: 39, Waiting: 1, Stuck: 1, Suspended: true,
+			Skips: []HashSkip{{Reason: "too big", Count: 1}},
+		},
 		Store: Store{
 			Path: "/var/lib/daemoneye/processes.db", InService: true, Reason: "no space left on the file system", Since: at(1), Epoch: "00112233445566778899aabbccddeeff",
 			Head: 80, Floor: 1, Kept: 80, Cursor: 1, BacklogEvents: 1, BacklogBytes: 300, BacklogBudget: 512 << 20, Shed: 1, Sheds: 1, Bytes: 1 << 20, Appends: 5, Syncs: 7, Removed: 1, Reopens: 1,

@@ -39,6 +39,7 @@ func (m *stateMetrics) Collect(ch chan<- prometheus.Metric) {
 	state := m.server.cfg.Source.State()
 	e.daemon(state)
 	e.collector(state)
+	e.hashes(state.Hashes)
 	e.store(&state.Store)
 	e.link(state)
 	e.services(state.Services)
@@ -95,6 +96,25 @@ func (e emitter) collector(s *State) {
 	e.counter("log_lines_lost_total", "Log lines that nobody took in time.", s.Totals.LogLinesLost)
 	e.counter("notes_lost_total", "Events about the daemon itself that found no room during an outage.", s.Totals.NotesLost)
 	e.counter("store_outages_total", "Times that the store went out of service.", s.Totals.Outages)
+}
+
+// hashes sends what there is only while hashes are computed.
+func (e emitter) hashes(h *Hashes) {
+	if h == nil {
+		return
+	}
+	e.counter("hashed_files_total", "Executables read to their end.", h.Hashed)
+	e.counter("hashed_bytes_total", "Bytes of executables read.", h.Bytes)
+	e.counter("hash_hits_total", "Processes whose hash was known.", h.Hits)
+	e.counter("hash_misses_total", "Processes that had to wait for their hash.", h.Misses)
+	for _, skip := range h.Skips {
+		e.counter("hash_skipped_total", "Processes without a hash, by reason.", skip.Count, "reason", skip.Reason)
+	}
+	e.counter("hash_deferred_total", "Processes and hashes that found no room and are asked for again.", h.Deferred)
+	e.gauge("hash_cached", "Hashes kept.", float64(h.Cached))
+	e.gauge("hash_waiting", "Processes that wait for their hash.", float64(h.Waiting))
+	e.gauge("hash_stuck", "Calls to executables that have not returned.", float64(h.Stuck))
+	e.gauge("hash_suspended", "1 while so many are stuck that no other file is touched.", oneIf(h.Suspended))
 }
 
 func (e emitter) store(s *Store) {

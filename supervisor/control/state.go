@@ -38,6 +38,7 @@ type State struct {
 	Interval     Interval     `json:"interval"`
 	Cycle        Cycle        `json:"cycle"`
 	Totals       Totals       `json:"totals"`
+	Hashes       *Hashes      `json:"hashes"` // null while none are computed
 	Store        Store        `json:"store"`
 	Services     []Service    `json:"services"`
 	Loss         []Loss       `json:"loss"`
@@ -129,6 +130,29 @@ type Totals struct {
 	NotesLost   uint64 `json:"notes_lost"`  // events about the daemon that found no room while the store was out of service
 	// LogLinesLost found no room: nobody read the log in time.
 	LogLinesLost uint64 `json:"log_lines_lost"`
+}
+
+// Hashes counts what the hasher has done since the daemon started, and says what
+// it is at.
+type Hashes struct {
+	Hashed   uint64     `json:"hashed"` // files read to their end
+	Bytes    uint64     `json:"bytes"`
+	Hits     uint64     `json:"hits"`     // processes whose hash was known
+	Misses   uint64     `json:"misses"`   // processes that had to wait for theirs
+	Skipped  uint64     `json:"skipped"`  // processes without one
+	Deferred uint64     `json:"deferred"` // found no room, and are asked for again
+	Cached   int        `json:"cached"`   // hashes kept
+	Waiting  int        `json:"waiting"`  // processes that wait for theirs
+	Stuck    int        `json:"stuck"`    // calls to files that have not returned
+	Skips    []HashSkip `json:"skips"`
+	// Suspended says that so many are stuck that no other file is touched.
+	Suspended bool `json:"suspended"`
+}
+
+// HashSkip is how many processes have no hash for one reason.
+type HashSkip struct {
+	Reason string `json:"reason"`
+	Count  uint64 `json:"count"`
 }
 
 // Store is the durable side.

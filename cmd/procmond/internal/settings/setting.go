@@ -24,6 +24,7 @@ type Setting struct {
 	Placeholder string // of the value in help: SECONDS
 	Default     string // as it would be given; empty for none
 	Many        bool   // can be given more than once, each time adding a value
+	Switch      bool   // is true or false; the flag alone is true
 	Choices     []string
 	Limits      string // what is accepted, in words
 	Help        string
@@ -61,6 +62,9 @@ type Values struct {
 	CPUThreshold       float64 // points of one core
 	EventDriven        string  // "auto" or "off"
 	Snapshots          string  // SnapshotsAuto, or the name of a source
+	ComputeHashes      bool
+	HashMaxSize        uint64 // bytes
+	HashRate           uint64 // bytes per second
 	RetentionAge       time.Duration
 	RetentionBytes     uint64
 	Redact             []string

@@ -31,8 +31,8 @@ func TestDefaults(t *testing.T) {
 	}
 	want := Values{
 		LogLevel: logrus.InfoLevel, LogFormat: "auto", Interval: 30 * time.Second, MemoryThreshold: 50, CPUThreshold: 50,
-		EventDriven: "auto",
-		Snapshots:   "auto", RetentionAge: 72 * time.Hour, RetentionBytes: 1 << 30, Watchdog: time.Minute,
+		EventDriven: "auto", HashMaxSize: 512 << 20, HashRate: 32 << 20,
+		Snapshots: "auto", RetentionAge: 72 * time.Hour, RetentionBytes: 1 << 30, Watchdog: time.Minute,
 		ID: "procmond", BeginTimeout: time.Minute, MaxBacklog: 512 << 20, DeliverFrom: "oldest", MaxEventsInFlight: 1000,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

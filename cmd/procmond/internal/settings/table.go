@@ -15,7 +15,7 @@ import (
 
 // Table returns all settings, in the order in which they are documented.
 func Table() []Setting {
-	return slices.Concat(dailySettings(), collectionSettings(), sourceSettings(), deliverySettings())
+	return slices.Concat(dailySettings(), collectionSettings(), sourceSettings(), hashSettings(), deliverySettings())
 }
 
 // deliverySettings matter only to a daemon that has a broker.
@@ -180,6 +180,30 @@ func sourceSettings() []Setting {
 			Help:  "Source of snapshots: procfs reads Linux's /proc itself, portable uses gopsutil on every system. auto is procfs on Linux, else portable.",
 			parse: one(parseSnapshots),
 			show:  func(v *Values) string { return v.Snapshots },
+		},
+	}
+}
+
+// hashSettings are about the hashes of executables.
+func hashSettings() []Setting {
+	return []Setting{
+		{
+			Name: "compute-hashes", Placeholder: "BOOL", Default: "false", Choices: []string{"true", "false"}, Switch: true,
+			Help:  "Compute the SHA-256 of executables, aside. It comes with an event if it is known already, else in a modify soon after.",
+			parse: one(func(v *Values, s string) error { v.ComputeHashes = s == "true"; return nil }),
+			show:  func(v *Values) string { return fmt.Sprint(v.ComputeHashes) },
+		},
+		{
+			Name: "hash-max-size", Placeholder: "SIZE", Default: "512MiB", Limits: "a size from 1MiB to 1TiB",
+			Help:  "Compute no hash of a larger executable; its events say so.",
+			parse: one(parseSizeBetween(1<<20, 1<<40, func(v *Values) *uint64 { return &v.HashMaxSize })),
+			show:  func(v *Values) string { return fmt.Sprint(v.HashMaxSize) },
+		},
+		{
+			Name: "hash-rate", Placeholder: "SIZE", Default: "32MiB", Limits: "a size from 1MiB to 1TiB",
+			Help:  "Read no more than this per second to compute hashes. 32MiB is some 3 % of one core.",
+			parse: one(parseSizeBetween(1<<20, 1<<40, func(v *Values) *uint64 { return &v.HashRate })),
+			show:  func(v *Values) string { return fmt.Sprint(v.HashRate) },
 		},
 	}
 }
