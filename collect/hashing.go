@@ -110,6 +110,9 @@ func (j *job) hash(ctx context.Context) (late []HashTarget) {
 // asks reports whether the executable of a process must be looked at; e is its
 // entry, or nil. Where the digest is known it fills it in.
 func (h *hashing) asks(e *entry, o *Observation) bool {
+	if h.hasher == nil && o.Process == nil {
+		return false
+	}
 	if e != nil && h.keeps(e, o) {
 		if o.Process != nil {
 			o.Process.Hash = e.process.Hash

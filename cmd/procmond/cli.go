@@ -18,6 +18,7 @@ type commandLine struct {
 	Run        runCommand        `cmd:"" default:"withargs" help:"Watch this host. This is what procmond does when no command is given."`
 	State      stateCommand      `cmd:"" help:"Say what state the daemon is in and why, running or not."`
 	Events     eventsCommand     `cmd:"" help:"Print recorded events, oldest first."`
+	Doctor     doctorCommand     `cmd:"" help:"Say what this host allows, what is missing, and what mends it."`
 	Store      storeCommands     `cmd:"" help:"Look into the database."`
 	Service    serviceCommands   `cmd:"" help:"Run procmond as a service of the system."`
 	Completion completionCommand `cmd:"" help:"Print a completion script for a shell."`
@@ -160,6 +161,7 @@ const description = `Records every process of this host in a crash-safe store.
 Examples:
   procmond                              watch this host (Ctrl-C stops in order)
   procmond state                        how is it, and why?
+  procmond doctor                       what does this host allow, and what is missing?
   procmond events --since 10m           what happened in the last ten minutes
   procmond events --kind exec --follow  what happens, as it happens
   procmond service print --systemd      a unit to run it as a service`

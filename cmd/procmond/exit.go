@@ -47,8 +47,8 @@ type exitMeaning struct {
 // exitMeanings returns all codes, in order.
 func exitMeanings() []exitMeaning {
 	return []exitMeaning{
-		{exitOK, "ok", "done; `run`: stopped in order; `state`: healthy; `store verify`: nothing is wrong", false},
-		{exitDegraded, "degraded", "`state`: degraded, the reasons are listed; `store verify`: the store is damaged; any other: failed, the message says why", false},
+		{exitOK, "ok", "done; `run`: stopped in order; `state`: healthy; `store verify`: nothing is wrong; `doctor`: no check failed", false},
+		{exitDegraded, "degraded", "`state`: degraded, the reasons are listed; `store verify`: the store is damaged; `doctor`: a check failed; any other: failed, the message says why", false},
 		{exitUnhealthy, "unhealthy", "`state`: unhealthy, or it does not answer", false},
 		{exitNotRunning, "not running", "`state`: no daemon runs here; `events` and `store`: there is no store", false},
 		{exitUsage, "usage", "the command line is wrong; every fault is named", true},
