@@ -15,7 +15,9 @@ const (
 	// overhead is about what a message takes beside the event: subject, headers and
 	// the line that announces it. A test holds it above the truth.
 	overhead = 352
-	// keepBuffer is what a batch that is empty may keep of memory, in bytes.
+	// keepBuffer is what a batch may keep of memory while there is nothing to deliver, in
+	// bytes. While there is, it keeps what the largest one took: 1000 events of 1 KiB,
+	// each time into a buffer that grows from nothing, cost a tenth of the rate.
 	keepBuffer = 1 << 20
 )
 
@@ -65,7 +67,11 @@ func (b *batch) advance(n int) {
 
 func (b *batch) clear() {
 	b.buf, b.events, b.first = b.buf[:0], b.events[:0], 0
-	if cap(b.buf) > keepBuffer {
+}
+
+// trim gives memory back, if the batch is empty.
+func (b *batch) trim() {
+	if b.left() == 0 && cap(b.buf) > keepBuffer {
 		b.buf = nil
 	}
 }

@@ -257,6 +257,8 @@ func (d *delivery) refused(n int, err error) error {
 func (d *delivery) idle(ctx context.Context) error {
 	d.p.state.enter(DeliveryIdle)
 	d.p.cfg.Progress.Beat("waiting for events")
+	d.cur.trim()
+	d.next.trim()
 	due := beatEvery
 	if d.position != d.persisted {
 		due = persistEvery - time.Since(d.persistedAt)
