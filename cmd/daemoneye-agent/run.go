@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -57,6 +58,7 @@ func (c *runCommand) run(ctx context.Context, p invocation) error {
 	logger, queue := cli.NewLogger(p.stderr, o.logFormat, o.logLevel, p.colours(p.stderr))
 	defer queue.Close()
 	r := &agentRun{invocation: p, options: o, log: logrus.NewEntry(logger), queue: queue}
+	r.limitGarbage()
 	if err := r.findPlaces(); err != nil {
 		return err
 	}
@@ -64,6 +66,18 @@ func (c *runCommand) run(ctx context.Context, p invocation) error {
 		return r.keepPrivileges()
 	}
 	return r.serve(ctx)
+}
+
+// gcPercent is what may be garbage of the agent's memory. What the broker holds is small,
+// what it throws away while events come is not: with Go's 100 an agent that had seen a
+// storm of 130 starts and stops a second kept 79 MB, with 25 44 MB, for a fifth more of
+// its processor time (docs/performance.md). The environment's GOGC wins.
+const gcPercent = 25
+
+func (r *agentRun) limitGarbage() {
+	if r.getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
 }
 
 // agentRun is one run of the agent.
