@@ -174,6 +174,16 @@ func (r *rig) ask(pid int32, exe string) event.Hash {
 	return targets[0].Hash
 }
 
+// askTogether looks at processes while another file is read, so that all of them
+// wait for theirs before it is begun.
+func (r *rig) askTogether(targets []collect.HashTarget) {
+	busy := make(chan struct{})
+	r.host.put("/busy", 10).hangRead = busy
+	r.ask(1000, "/busy")
+	r.Look(context.Background(), targets)
+	close(busy)
+}
+
 // zeros is the digest of so many bytes.
 func zeros(n int64) digest { return sha256.Sum256(make([]byte, n)) }
 
