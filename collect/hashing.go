@@ -100,6 +100,7 @@ func (j *job) hash(ctx context.Context) (late []HashTarget) {
 	for k, record := range records {
 		if record != nil {
 			record.Hash = targets[k].Hash
+			record.Missing = without(record.Missing, event.FieldHash)
 		} else if settled(targets[k].Hash) {
 			late = append(late, targets[k])
 		}

@@ -17,6 +17,7 @@ import (
 
 	"daemoneye.dev/procmond/collect"
 	"daemoneye.dev/procmond/collect/event"
+	"daemoneye.dev/procmond/collect/hash"
 	"daemoneye.dev/procmond/fsm"
 	"daemoneye.dev/procmond/store"
 	"daemoneye.dev/procmond/supervisor/control"
@@ -108,6 +109,7 @@ func start(t *testing.T, change func(*Config)) *run {
 		Store: st, Scanner: r.scanner, Snapshots: "portable",
 		Host:         collect.Host{HostID: "host", BootID: "boot"},
 		Settings:     collect.DefaultSettings(),
+		Hashes:       &hash.Config{},
 		SocketPath:   filepath.Join(dir, "s"),
 		Version:      "test",
 		Watchdog:     DefaultWatchdog,
@@ -216,6 +218,23 @@ func TestDaemonDoesItsJobAndStopsInOrder(t *testing.T) {
 	transitions, err := r.store.Transitions(t.Context(), 10)
 	if err != nil || len(transitions) != 3 {
 		t.Errorf("journal: %v, %v; want begin, shutdown, finish", transitions, err)
+	}
+}
+
+// TestHashesAreCounted has a process whose executable can not be looked at, because
+// it is not there.
+func TestHashesAreCounted(t *testing.T) {
+	t.Parallel()
+	r := start(t, func(c *Config) {
+		c.Scanner.(*scanner).static[0].Process.Exe = "/nowhere"
+	})
+	state := r.await("a status", func(s *control.State) bool { return s.Hashes != nil && s.Hashes.Skipped > 0 })
+	if len(state.Hashes.Skips) != 1 || service(state, "collection/hasher").State != "running" {
+		t.Errorf("hashes are %+v, services %+v", state.Hashes, state.Services)
+	}
+	off := start(t, func(c *Config) { c.Hashes = nil })
+	if state := off.awaitCycle(1); state.Hashes != nil || service(state, "collection/hasher").Path != "" {
+		t.Errorf("without a hasher there are hashes %+v, services %+v", state.Hashes, state.Services)
 	}
 }
 

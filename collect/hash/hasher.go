@@ -33,6 +33,8 @@ type Hasher struct {
 	// collector when there is something to take. Neither is ever closed; one call
 	// is as good as many.
 	waiting, ready chan struct{}
+	// spare holds the buffer of the last reading for the next; it is never closed.
+	spare chan []byte
 
 	mu      sync.Mutex // guards everything below; held for moments only
 	cache   *cache
@@ -55,6 +57,7 @@ func New(cfg Config) (*Hasher, error) {
 		looks:   make(chan look),
 		waiting: make(chan struct{}, 1),
 		ready:   make(chan struct{}, 1),
+		spare:   make(chan []byte, 1),
 		cache:   newCache(cfg.entries),
 		queue:   newQueue(cfg.queue),
 		skips:   make(map[string]uint64),

@@ -257,32 +257,6 @@ func (g growing) Read(p []byte) (int, error) {
 	return g.content.Read(p)
 }
 
-// TestOpenPathNeverWaits has things in the place of a file that make others wait.
-func TestOpenPathNeverWaits(t *testing.T) {
-	fifo := filepath.Join(t.TempDir(), "fifo")
-	if err := unix.Mkfifo(fifo, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	for _, path := range []string{fifo, "/dev/zero", "/dev/tty", t.TempDir()} {
-		began := time.Now()
-		_, err := openPath(path, key{})
-		if s := skipOf(err); s.reason != reasonSpecial && !errors.Is(err, os.ErrNotExist) {
-			t.Errorf("%s: %v, want %s", path, err, reasonSpecial)
-		}
-		if took := time.Since(began); took > time.Second {
-			t.Errorf("%s: it took %v", path, took)
-		}
-		// Also if it came there between looking and opening.
-		fd, err := unix.Open(path, openFlags, 0)
-		if err != nil {
-			continue
-		}
-		if _, err := checked(fd, key{}); skipOf(err).reason != reasonSpecial {
-			t.Errorf("%s, opened: %v, want %s", path, err, reasonSpecial)
-		}
-	}
-}
-
 func TestLiveEnded(t *testing.T) {
 	path, sum := sleeper(t)
 	h := newLive(t, nil)

@@ -12,7 +12,7 @@ import (
 
 const (
 	// chunk is how much is read at once: 32 KiB to 1 MiB are equally fast.
-	chunk = 128 << 10
+	chunk = 64 << 10
 	// racy is how old the last change of a file must be for its times to tell it
 	// from the next one: the clock of a file system can be that coarse.
 	racy = 2 * time.Second
@@ -80,10 +80,29 @@ func (h *Hasher) digest(ctx context.Context, c content, res *result) {
 	}
 }
 
+// buffer takes the spare buffer, or makes one if a reading that hangs has it.
+func (h *Hasher) buffer() []byte {
+	select {
+	case b := <-h.spare:
+		return b
+	default:
+		return make([]byte, chunk)
+	}
+}
+
+func (h *Hasher) putBuffer(b []byte) {
+	select {
+	case h.spare <- b:
+	default: // one is enough
+	}
+}
+
 // sum reads no more than a byte beyond the size that the file had.
 func (h *Hasher) sum(ctx context.Context, c content, res *result) error {
 	sum := sha256.New()
-	buf := make([]byte, min(chunk, res.key.size+1))
+	whole := h.buffer()
+	defer h.putBuffer(whole)
+	buf := whole[:min(chunk, res.key.size+1)]
 	for res.bytes <= uint64(res.key.size) {
 		n, err := c.Read(buf)
 		sum.Write(buf[:n])
