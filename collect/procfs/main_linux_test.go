@@ -4,7 +4,7 @@ import (
 	"os"
 	"testing"
 
-	"go.uber.org/goleak"
+	"daemoneye.dev/procmond/collect/internal/zoo"
 )
 
 // roleVariable makes the test binary, started by a test, play a process to be
@@ -15,5 +15,5 @@ func TestMain(m *testing.M) {
 	if role := os.Getenv(roleVariable); role != "" {
 		os.Exit(play(role)) //nolint:forbidigo // a child is no test and ends as its role says
 	}
-	goleak.VerifyTestMain(m)
+	zoo.Main(m, nil)
 }
