@@ -124,6 +124,7 @@ func (s *Supervisor) addCollector() error {
 		OnTransition:  s.journal.record,
 		Progress:      progress,
 		ScanDeadline:  s.cfg.Watchdog / 2,
+		Trim:          s.cfg.Trim,
 		Log:           s.cfg.Log.WithField("service", "collector"),
 	})
 	if err != nil {

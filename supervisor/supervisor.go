@@ -58,6 +58,9 @@ type Config struct {
 	Notify func(Notice)
 	// StopTimeout bounds the collector's last cycle.
 	StopTimeout time.Duration
+	// Trim is called after a cycle that made much garbage; see [collect.Config]. Nil:
+	// nobody is told.
+	Trim func()
 	// Services are the caller's own, run in the group admin.
 	Services []tree.Service
 	// Hot are the hot keys that are not the collector's, Restart the names of
