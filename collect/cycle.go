@@ -132,7 +132,7 @@ func (c *Collector) endScan(ctx context.Context, result jobResult) error {
 	c.full, c.recovered, c.before = r.returned, false, s.Began
 	c.run.totals.ShortLived += uint64(r.shortLived)
 	c.run.cycle = c.cycleOf(s, r, events, len(result.unsure))
-	if events >= manyEvents {
+	if c.run.cycle.Count == 1 || events >= manyEvents {
 		c.cfg.Trim()
 	}
 	return nil

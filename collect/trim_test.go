@@ -10,20 +10,25 @@ func TestTrim(t *testing.T) {
 	trimmed := 0
 	bubble(t, func(w *world) {
 		w.cfg.Trim = func() { trimmed++ }
-		for pid := range int32(manyEvents) {
-			w.host.spawn(pid+1, uint64(pid))
-		}
+		w.host.spawn(1, 1)
 	}, func(t *testing.T, w *world) {
 		w.begin()
 		if trimmed != 1 {
 			t.Errorf("%d times after the first cycle, want once", trimmed)
 		}
-		w.host.spawn(manyEvents+1, manyEvents+1)
+		w.host.spawn(2, 2)
 		pass(10 * time.Minute)
 		if trimmed != 1 {
 			t.Errorf("%d times after quiet cycles, want once", trimmed)
 		}
-		if n := w.handle.Status().Totals.Events; n < manyEvents+1 {
+		for pid := range int32(manyEvents) {
+			w.host.spawn(pid+3, uint64(pid+3))
+		}
+		pass(10 * time.Minute)
+		if trimmed != 2 {
+			t.Errorf("%d times after a large cycle, want twice", trimmed)
+		}
+		if n := w.handle.Status().Totals.Events; n < manyEvents+2 {
 			t.Errorf("%d events", n)
 		}
 	})

@@ -26,6 +26,7 @@ func readWriteOptions(fs vfs.FS, lock *pebble.Lock, memTable uint64, logger pebb
 	o.MemTableSize = memTable
 	// Space of removed events comes back without waiting for more writes.
 	o.FlushDelayDeleteRange = flushDelay
+	o.Experimental.CompactionScheduler = new(compactions)
 	return o
 }
 

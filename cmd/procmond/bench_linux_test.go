@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -45,13 +46,14 @@ func benchmarkDaemon(b *testing.B, program string, processes int) {
 		out, _, _ := run(b, "state", "--json", "--database", database)
 		return strings.Contains(out, `"cycle"`) && !strings.Contains(out, `"last_at": null`) && cycleCount(b, database) >= 2
 	})
-	cpu, syncs, cycles := cpuTime(b, d.cmd.Process.Pid), fsyncs(b, database), cycleCount(b, database)
+	cpu, syncs, cycles, woken := cpuTime(b, d.cmd.Process.Pid), fsyncs(b, database), cycleCount(b, database), wakeUps(b, d.cmd.Process.Pid)
 	rss := sampleRSS(b, d.cmd.Process.Pid, benchWindow())
 	minutes := benchWindow().Minutes()
+	b.ReportMetric((wakeUps(b, d.cmd.Process.Pid)-woken)/benchWindow().Seconds(), "wake-ups/s")
 	cycles = cycleCount(b, database) - cycles
 	b.ReportMetric(rss, "median-RSS-MB")
 	b.ReportMetric(statusMB(b, d.cmd.Process.Pid, "VmHWM:"), "most-RSS-MB")
-	b.ReportMetric(float64(cpuTime(b, d.cmd.Process.Pid)-cpu)/float64(time.Millisecond)/float64(max(1, cycles)), "CPU-ms/cycle")
+	b.ReportMetric(float64(cpuTime(b, d.cmd.Process.Pid)-cpu)/float64(time.Millisecond)/benchWindow().Seconds(), "CPU-ms/s")
 	b.ReportMetric((fsyncs(b, database)-syncs)/minutes, "fsyncs/min")
 	b.ReportMetric(float64(cycles)/minutes, "cycles/min")
 	b.ReportMetric(0, "ns/op")
@@ -140,15 +142,45 @@ func statusMB(b *testing.B, pid int, name string) float64 {
 	return kb * 1024 / 1e6
 }
 
-// cpuTime is user and system time, in clock ticks of 10 ms.
-func cpuTime(b *testing.B, pid int) time.Duration {
+// cpuTime is what all threads have run, living ones only: the daemon's do not end
+// (proc_pid_schedstat in Documentation/scheduler/sched-stats.rst).
+func cpuTime(b *testing.B, pid int) (sum time.Duration) {
 	b.Helper()
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		b.Fatal(err)
+	for _, text := range ofThreads(b, pid, "schedstat") {
+		ns, err := strconv.ParseInt(strings.Fields(text)[0], 10, 64)
+		if err != nil {
+			b.Fatal(err)
+		}
+		sum += time.Duration(ns)
 	}
-	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+2:]))
-	user, _ := strconv.ParseInt(fields[11], 10, 64)
-	system, _ := strconv.ParseInt(fields[12], 10, 64)
-	return time.Duration(user+system) * 10 * time.Millisecond
+	return sum
+}
+
+// wakeUps is how often threads have slept.
+func wakeUps(b *testing.B, pid int) (sum float64) {
+	b.Helper()
+	for _, text := range ofThreads(b, pid, "status") {
+		_, after, _ := strings.Cut(text, "\nvoluntary_ctxt_switches:")
+		n, err := strconv.ParseFloat(strings.Fields(after)[0], 64)
+		if err != nil {
+			b.Fatal(err)
+		}
+		sum += n
+	}
+	return sum
+}
+
+// ofThreads is the text of a file of each thread.
+func ofThreads(b *testing.B, pid int, name string) (all []string) {
+	b.Helper()
+	paths, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/%s", pid, name))
+	if err != nil || len(paths) == 0 {
+		b.Fatalf("threads of process %d: %v", pid, err)
+	}
+	for _, path := range paths {
+		if text, err := os.ReadFile(path); err == nil { // a thread may end
+			all = append(all, string(text))
+		}
+	}
+	return all
 }
