@@ -12,6 +12,9 @@ import (
 // unit is what must become durable together: events, and the table change that
 // makes them true.
 type unit struct {
+	// start is a process that has started: an event and a record of the table. The
+	// event is made when its batch is: a first scan has one for each process.
+	start  *event.Process
 	events []*event.Event
 	put    *event.Process
 	remove event.ID // zero: none
@@ -269,7 +272,7 @@ func (r *report) start(e *entry) {
 	r.resolveParent(e.process)
 	e.flags |= flagReported
 	e.rss = e.process.RSS
-	r.units = append(r.units, unit{events: []*event.Event{r.startEvent(e.process)}, put: e.process})
+	r.units = append(r.units, unit{start: e.process})
 }
 
 // resolveParent fills in the id of the parent, if the table knows it. p must

@@ -121,9 +121,10 @@ func (s *Supervisor) addCollector() error {
 		Done:          tree.ErrDone,
 		Hot:           s.hotKeys(),
 		Restart:       s.cfg.Restart,
-		OnTransition:  s.journal.record,
+		OnTransition:  s.moved,
 		Progress:      progress,
 		ScanDeadline:  s.cfg.Watchdog / 2,
+		Trim:          s.cfg.Trim,
 		Log:           s.cfg.Log.WithField("service", "collector"),
 	})
 	if err != nil {

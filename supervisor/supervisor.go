@@ -58,6 +58,9 @@ type Config struct {
 	Notify func(Notice)
 	// StopTimeout bounds the collector's last cycle.
 	StopTimeout time.Duration
+	// Trim is called when memory can be given back; see [collect.Config]. Nil: nobody is
+	// told.
+	Trim func()
 	// Services are the caller's own, run in the group admin.
 	Services []tree.Service
 	// Hot are the hot keys that are not the collector's, Restart the names of
@@ -129,6 +132,9 @@ type Supervisor struct {
 	paths        []string        // of the services, in the order in which they are stopped
 	stopping     atomic.Bool
 
+	// moves is sent to by the collector after each of its transitions and received from
+	// by Run; it is never closed. One call is as good as many, so it holds one.
+	moves    chan struct{}
 	end      *end
 	link     *link    // nil in standalone mode; constant
 	solitude solitude // Run alone
@@ -148,6 +154,7 @@ func New(cfg Config) (*Supervisor, error) {
 		machine:      fsm.NewCollector(),
 		registration: fsm.NewRegistration(),
 		mailbox:      collect.NewMailbox(),
+		moves:        make(chan struct{}, 1),
 		end:          newEnd(),
 	}
 	s.journal = newJournal(cfg.Store, s.earlierTransitions())

@@ -80,6 +80,7 @@ func (c *runCommand) run(ctx context.Context, p invocation) error {
 		return faults
 	}
 	d.values, d.broker = values, broker
+	d.limitGarbage()
 	defer d.flush()
 	if err := d.prepare(warnings); err != nil {
 		return err

@@ -43,6 +43,7 @@ func (d *daemonRun) supervisorConfig(st *store.Store) (supervisor.Config, error)
 		SocketPath: socket, MetricsListen: d.values.MetricsListen, Version: readBuild().version,
 		Watchdog: d.values.Watchdog, Abort: d.last.watchdog, Notify: d.notify,
 		Services: d.services(st), Hot: d.hotKeys(), Restart: settings.ColdKeys(), Log: d.log, LogLinesLost: d.logQueue.Lost,
+		Trim: d.trimMemory,
 	}, nil
 }
 

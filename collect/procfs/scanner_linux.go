@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"os"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -139,6 +140,7 @@ func (s *Scanner) Scan(ctx context.Context, full bool, snap *collect.Snapshot) e
 	if err != nil {
 		return err
 	}
+	snap.Observations = slices.Grow(snap.Observations, len(pids))
 	next := 0
 	s.known.rewind()
 	err = s.watched(func(w *worker) error {
