@@ -286,6 +286,10 @@ func refusal(response *http.Response) error {
 		problem.Error = response.Status
 	}
 	switch response.StatusCode {
+	case http.StatusNotFound:
+		if err := tooEarly(response); err != nil {
+			return err
+		}
 	case http.StatusForbidden:
 		return fmt.Errorf("%w: %s", ErrForbidden, problem.Error)
 	case http.StatusConflict:
