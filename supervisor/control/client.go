@@ -287,8 +287,8 @@ func refusal(response *http.Response) error {
 	}
 	switch response.StatusCode {
 	case http.StatusNotFound:
-		if err := tooEarly(response); err != nil {
-			return err
+		if early := tooEarly(response); early != nil {
+			return early
 		}
 	case http.StatusForbidden:
 		return fmt.Errorf("%w: %s", ErrForbidden, problem.Error)

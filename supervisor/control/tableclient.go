@@ -80,8 +80,8 @@ func readTable(body io.Reader, r TableReader) error {
 	return nil
 }
 
-// tooEarly is the refusal of a moment of which nothing is kept.
-func tooEarly(response *http.Response) error {
+// tooEarly is the refusal of a moment of which nothing is kept, nil if it is another.
+func tooEarly(response *http.Response) *BeforeRecordError {
 	oldest, err := time.Parse(time.RFC3339Nano, response.Header.Get(headerOldest))
 	if err != nil {
 		return nil
