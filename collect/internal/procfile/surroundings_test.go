@@ -165,7 +165,7 @@ func TestParseNumbers(t *testing.T) {
 			t.Errorf("statm %q: %d, %v, want %d", text, got, err, want)
 		}
 	}
-	for text, want := range map[string]int64{"0": 0, "1000": 1000, "4294967295": 4294967295, "7\n": 7, "": -1, "-1": -1, "4294967296": -1, "1 ": -1, "\n": -1} {
+	for text, want := range map[string]int64{"0": 0, "1000": 1000, "1\t": -1, "4294967295": 4294967295, "7\n": 7, "": -1, "-1": -1, "4294967296": -1, "\n": -1} {
 		if got, err := ParseID([]byte(text)); err != nil && want >= 0 || err == nil && int64(got) != want {
 			t.Errorf("id %q: %d, %v, want %d", text, got, err, want)
 		}
