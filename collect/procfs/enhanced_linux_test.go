@@ -178,6 +178,26 @@ func TestExactMemoryOfEachScan(t *testing.T) {
 	}
 }
 
+// TestMemoryOfARecycledPID gives the PID to another process between the two files
+// of a known one: the memory of the one is never that of the other.
+func TestMemoryOfARecycledPID(t *testing.T) {
+	f, s := enhancedFixture(t, 1, surrounded)
+	scan(t, s, false)
+	for s.scans++; s.turn(1); s.scans++ { // not its turn in the scan that matters
+	}
+	s.scans--
+	size, readKnown := uint64(os.Getpagesize()), s.readKnown
+	s.readKnown = func(proc int, name string, buf []byte) (int, error) {
+		n, err := readKnown(proc, name, buf)
+		f.put(1, sleeper(1, 2))
+		f.surround(1, around{statm: "1 7 0 0 0 0 0\n"})
+		return n, err
+	}
+	if o := observed(t, scan(t, s, false), 1); o.RSS != 400*size && o.StartTicks == 1 || o.RSS != 7*size && o.StartTicks == 2 {
+		t.Errorf("process that started at %d has %d pages", o.StartTicks, o.RSS/size)
+	}
+}
+
 func TestMemoryOfWhatHasNone(t *testing.T) {
 	_, s := enhancedFixture(t, 1, surrounded)
 	st := func(flags uint32, state event.State, threads int32) *procfile.Stat {
