@@ -152,8 +152,9 @@ func (r *report) endHeld(e *entry, p *event.Process, exit *event.Exit) unit {
 // table, so that it is not taken for a new process, until it vanishes.
 func (r *report) stopZombie(e *entry, o *Observation) {
 	p := *e.process
-	p.State, p.Threads, p.RSS = o.State, o.Threads, o.RSS
-	p.CPU = max(p.CPU, o.CPU)
+	used := p.CPU
+	setVolatile(&p, o)
+	p.CPU = max(used, o.CPU)
 	switch {
 	case e.has(flagReported):
 		stop := r.stopEvent(e, &p)
@@ -290,5 +291,6 @@ func (r *report) resolveParent(p *event.Process) {
 }
 
 func setVolatile(p *event.Process, o *Observation) {
-	p.State, p.Threads, p.RSS, p.CPU = o.State, o.Threads, o.RSS, o.CPU
+	p.State, p.Threads, p.CPU = o.State, o.Threads, o.CPU
+	p.RSS, p.RSSKind = o.RSS, o.RSSKind
 }

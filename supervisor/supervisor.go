@@ -31,11 +31,11 @@ const (
 type Config struct {
 	// Store is open; the caller closes it after Run has returned.
 	Store *store.Store
-	// Scanner takes the snapshots, Snapshots is its name in state ("procfs").
-	Scanner   collect.Scanner
-	Snapshots string
-	Host      collect.Host
-	Settings  collect.Settings
+	// Scanner takes the snapshots, Sources is what state says of it.
+	Scanner  collect.Scanner
+	Sources  control.Sources
+	Host     collect.Host
+	Settings collect.Settings
 	// Hashes says how executables are digested; nil: they are not. Its Progress and
 	// Log are the supervisor's.
 	Hashes *hash.Config

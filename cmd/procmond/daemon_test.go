@@ -158,7 +158,9 @@ type stateDocument struct {
 		Processes int    `json:"processes"`
 	} `json:"cycle"`
 	Sources struct {
-		Snapshots string `json:"snapshots"`
+		Snapshots        string `json:"snapshots"`
+		EnhancedMetadata string `json:"enhanced_metadata"`
+		RSSKind          string `json:"rss_kind"`
 	} `json:"sources"`
 	Store struct {
 		Epoch string `json:"epoch"`

@@ -25,6 +25,8 @@ type record struct {
 	incomplete bool
 	// silent says that the host does not tell how this zombie ended.
 	silent bool
+	// kernel says that it is a thread of the kernel, which has no memory.
+	kernel bool
 }
 
 // fill takes over what stat shows.
@@ -33,7 +35,7 @@ func (r *record) fill(st *procfile.Stat) {
 		r.comm = string(st.Comm)
 	}
 	r.pid, r.ppid, r.session, r.tty = st.PID, st.PPID, st.Session, st.TTY
-	r.start, r.image, r.argStart = st.Start, st.Image, st.ArgStart
+	r.start, r.image, r.argStart, r.kernel = st.Start, st.Image, st.ArgStart, st.KernelThread()
 }
 
 // matches reports whether st shows nothing new. A process whose first thread
