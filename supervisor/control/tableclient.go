@@ -83,8 +83,8 @@ func readTable(body io.Reader, r TableReader) error {
 // tooEarly is the refusal of a moment of which nothing is kept, nil if it is another.
 func tooEarly(response *http.Response) *BeforeRecordError {
 	oldest, err := time.Parse(time.RFC3339Nano, response.Header.Get(headerOldest))
-	if err != nil {
-		return nil
+	if err == nil {
+		return &BeforeRecordError{Oldest: oldest}
 	}
-	return &BeforeRecordError{Oldest: oldest}
+	return nil
 }
