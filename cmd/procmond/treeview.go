@@ -158,14 +158,10 @@ func marksOf(n *treeNode, hidden int) string {
 // summary says of when the table is, and what is not in it.
 func (v *treeView) summary(f *forest, selected, kernel int, q *treeFilter) string {
 	var b strings.Builder
-	switch at := f.head.At; {
-	case at == nil:
+	if at := f.head.At; at == nil {
 		b.WriteString("No snapshot is complete yet")
-	default:
-		fmt.Fprintf(&b, "%s", at.In(v.now.Location()).Format("2006-01-02 15:04:05"))
-		if age := v.now.Sub(*at); age >= 0 {
-			fmt.Fprintf(&b, " (%s ago)", span(age))
-		}
+	} else {
+		fmt.Fprintf(&b, "%s (%s ago)", v.day(*at), span(v.now.Sub(*at)))
 	}
 	living := len(f.nodes) - kernel
 	fmt.Fprintf(&b, ": %d %s", living, processes(living))
