@@ -49,6 +49,20 @@ func AppendJSON(dst []byte, e *Event) []byte {
 	return append(w.b, '}')
 }
 
+// AppendProcessJSON appends the JSON form of p: the keys that an event has of its
+// process, in an object of their own.
+func AppendProcessJSON(dst []byte, p *Process) []byte {
+	w := jsonWriter{b: append(dst, '{')}
+	pw := processWriter{jsonWriter: &w, Process: p, absent: p.Missing.Absent()}
+	pw.identity()
+	pw.credentials()
+	pw.surroundings()
+	pw.usage()
+	pw.hash()
+	w.missing(p.Missing)
+	return append(w.b, '}')
+}
+
 // processWriter writes the keys of a process. Keys that are always there are
 // null where the field is absent, others are left out.
 type processWriter struct {
