@@ -78,7 +78,7 @@ func (v *view) past(ctx context.Context, at time.Time, progress func(done, total
 		return nil, err
 	}
 	p := &past{at: at, lives: make(map[event.ID]*life)}
-	if at.IsZero() || !at.Before(now.AsOf) {
+	if at.IsZero() || !now.AsOf.IsZero() && !at.Before(now.AsOf) {
 		p.at = now.AsOf
 	} else if err := p.read(ctx, v, progress); err != nil {
 		return nil, err
