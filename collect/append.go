@@ -62,22 +62,23 @@ func (c *Collector) storeFailed(what string, err error) error {
 	return errOutage
 }
 
-// appendUnits makes units durable in as many batches as their size asks for; the
+// appendUnits makes the units of r durable in as many batches as their size asks for; the
 // last one is put together with tail, and is written even if it is empty, unless
 // tail is zero. It returns the number of events.
-func (c *Collector) appendUnits(ctx context.Context, units []unit, tail event.Batch) (int, error) {
+func (c *Collector) appendUnits(ctx context.Context, r *report, tail event.Batch) (int, error) {
 	events, size := 0, 0
 	batch := &event.Batch{}
-	for _, u := range units {
-		more := u.size()
-		if full := len(batch.Events)+len(u.events) > maxBatchEvents || size+more > maxBatchBytes; full && size > 0 {
+	for i := range r.units {
+		u := &r.units[i]
+		more, count := u.size(), u.count()
+		if full := len(batch.Events)+count > maxBatchEvents || size+more > maxBatchBytes; full && size > 0 {
 			if err := c.append(ctx, batch); err != nil {
 				return events, err
 			}
 			batch, size = &event.Batch{}, 0
 		}
-		u.addTo(batch)
-		events += len(u.events)
+		r.move(u, batch)
+		events += count
 		size += more
 	}
 	batch.AsOf, batch.BootID = tail.AsOf, tail.BootID
@@ -87,7 +88,13 @@ func (c *Collector) appendUnits(ctx context.Context, units []unit, tail event.Ba
 	return events, c.append(ctx, batch)
 }
 
-func (u *unit) addTo(b *event.Batch) {
+// move puts u into b. Nothing of it is left behind, so that memory is needed for
+// the events of one batch only.
+func (r *report) move(u *unit, b *event.Batch) {
+	if u.start != nil {
+		b.Events = append(b.Events, r.startEvent(u.start))
+		b.Put = append(b.Put, u.start)
+	}
 	b.Events = append(b.Events, u.events...)
 	if u.put != nil {
 		b.Put = append(b.Put, u.put)
@@ -95,11 +102,23 @@ func (u *unit) addTo(b *event.Batch) {
 	if !u.remove.IsZero() {
 		b.Delete = append(b.Delete, u.remove)
 	}
+	*u = unit{}
+}
+
+// count is the number of events.
+func (u *unit) count() int {
+	if u.start != nil {
+		return len(u.events) + 1
+	}
+	return len(u.events)
 }
 
 // size estimates the bytes that a unit takes in the store.
 func (u *unit) size() int {
 	size := 32
+	if u.start != nil {
+		size += 2 * processSize(u.start)
+	}
 	for _, e := range u.events {
 		size += processSize(&e.Process)
 		for i := range e.Changes {

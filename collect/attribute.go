@@ -42,6 +42,7 @@ var attributes = []attribute{
 	plain(event.FieldCgroup, func(p *event.Process) *string { return &p.Cgroup }, verbatim),
 	plain(event.FieldContainer, func(p *event.Process) *string { return &p.ContainerID }, verbatim),
 	list(event.FieldNamespaces, func(p *event.Process) *[]event.Namespace { return &p.Namespaces }, namespacesText),
+	list(event.FieldEnv, func(p *event.Process) *[]string { return &p.Env }, argsText),
 	{
 		field: event.FieldHash,
 		same:  sameHash,
@@ -49,6 +50,7 @@ var attributes = []attribute{
 		text:  hashText,
 	},
 	plain(event.FieldExeDeleted, func(p *event.Process) *bool { return &p.ExeDeleted }, strconv.FormatBool),
+	plain(event.FieldLoginSession, func(p *event.Process) *uint32 { return &p.LoginSession }, number),
 }
 
 func plain[T comparable](f event.Field, at func(*event.Process) *T, text func(T) string) attribute {
@@ -118,11 +120,11 @@ func absentBefore(p *event.Process) event.FieldSet {
 func identical(a, b *event.Process) bool {
 	return a.Missing.Absent()&^(1<<event.FieldParent) == b.Missing.Absent() &&
 		a.PPID == b.PPID && a.UID == b.UID && a.GID == b.GID && a.EUID == b.EUID && a.EGID == b.EGID &&
-		a.LoginUID == b.LoginUID && a.Session == b.Session && a.TTY == b.TTY &&
+		a.LoginUID == b.LoginUID && a.LoginSession == b.LoginSession && a.Session == b.Session && a.TTY == b.TTY &&
 		a.CapEffective == b.CapEffective && a.ExeDeleted == b.ExeDeleted && a.Hash.Status == b.Hash.Status &&
 		a.Name == b.Name && a.Exe == b.Exe && a.CWD == b.CWD && a.Cgroup == b.Cgroup &&
 		a.ContainerID == b.ContainerID && a.Hash.Algorithm == b.Hash.Algorithm &&
-		slices.Equal(a.Args, b.Args) && slices.Equal(a.Namespaces, b.Namespaces) && slices.Equal(a.Hash.Value, b.Hash.Value)
+		slices.Equal(a.Args, b.Args) && slices.Equal(a.Namespaces, b.Namespaces) && slices.Equal(a.Env, b.Env) && slices.Equal(a.Hash.Value, b.Hash.Value)
 }
 
 // differ reports whether any attribute has changed.
@@ -139,9 +141,10 @@ func differ(old, now *event.Process) bool {
 	return false
 }
 
-// carry fills in now what could not be read this time and was before.
+// carry fills in now what could not be read this time and was before. What the
+// source does not give any more is not kept: it would be shown for ever.
 func carry(old, now *event.Process) {
-	oldAbsent, nowAbsent := old.Missing.Absent(), now.Missing.Absent()
+	oldAbsent, nowAbsent := old.Missing.Absent(), now.Missing.Absent()&^now.Missing.Unsupported
 	for i := range attributes {
 		if f := attributes[i].field; nowAbsent.Has(f) && !oldAbsent.Has(f) {
 			attributes[i].keep(now, old)

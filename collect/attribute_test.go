@@ -11,8 +11,8 @@ import (
 func other() *event.Process {
 	return &event.Process{
 		PPID: 2, ParentID: event.ID{2}, Name: "n", Exe: "/e", ExeDeleted: true, Args: []string{"a"}, CWD: "/c",
-		UID: 1, GID: 2, EUID: 3, EGID: 4, LoginUID: 5, Session: 6, TTY: 7, CapEffective: 8,
-		Cgroup: "/g", ContainerID: "c", Namespaces: []event.Namespace{{Type: "net", Inode: 1}},
+		UID: 1, GID: 2, EUID: 3, EGID: 4, LoginUID: 5, LoginSession: 9, Session: 6, TTY: 7, CapEffective: 8,
+		Cgroup: "/g", ContainerID: "c", Namespaces: []event.Namespace{{Type: "net", Inode: 1}}, Env: []string{"A=b"},
 		Hash: event.Hash{Algorithm: "sha256", Value: []byte{1}, Status: event.HashDone},
 	}
 }
@@ -40,6 +40,12 @@ func TestEveryAttributeCounts(t *testing.T) {
 		carry(now, blind)
 		if !a.same(now, blind) || !blind.Missing.IsZero() {
 			t.Errorf("%v is lost: %+v", a.field, blind)
+		}
+		var dropped event.Process
+		dropped.Missing.Unsupported = event.FieldSet(0).With(a.field)
+		carry(now, &dropped)
+		if nothing := new(event.Process); !a.same(nothing, &dropped) || !dropped.Missing.Unsupported.Has(a.field) {
+			t.Errorf("%v: what the source gives no more is kept: %+v", a.field, dropped)
 		}
 		if was := (&event.Process{Missing: blind.Missing}); a.field != event.FieldParent {
 			was.Missing.Denied = event.FieldSet(0).With(a.field)

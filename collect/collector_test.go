@@ -211,6 +211,39 @@ func TestExecModifyAndWhatCouldNotBeRead(t *testing.T) {
 	})
 }
 
+// TestSurroundings: what a process moves to is a modify; what its source does not
+// give any more, because a setting has changed, is not shown for ever.
+func TestSurroundings(t *testing.T) {
+	bubble(t, func(w *world) {
+		r := &w.host.spawn(7, 5).record
+		r.CWD, r.Cgroup, r.Env, r.RSSKind = "/srv", "/a.slice", []string{"LANG=C"}, event.RSSExact
+	}, func(t *testing.T, w *world) {
+		w.begin()
+		w.store.take()
+		w.host.with(func() {
+			r := &w.host.procs[7].record
+			r.CWD, r.Cgroup, r.ContainerID, r.Env = "/", "/b/c0ffee", "c0ffee", nil
+		})
+		pass(DefaultInterval)
+		w.expect("moved", "scan modify 7 cwd cgroup container_id env")
+		w.host.with(func() {
+			r := &w.host.procs[7].record
+			r.CWD, r.Cgroup, r.ContainerID = "", "", ""
+			r.Missing.Unsupported = event.FieldSet(0).With(event.FieldCWD).With(event.FieldCgroup).With(event.FieldContainer)
+			delete(w.host.reported, 7)
+		})
+		pass(DefaultInterval)
+		w.expect("not given any more")
+		w.host.kill(7)
+		pass(DefaultInterval)
+		w.expect("ended", "scan stop 7")
+		p := w.store.kept()[len(w.store.kept())-1].Process
+		if p.CWD != "" || p.ContainerID != "" || !p.Missing.Unsupported.Has(event.FieldCWD) || p.RSSKind != event.RSSExact {
+			t.Errorf("the last event says what nobody has read: %+v", p)
+		}
+	})
+}
+
 func TestThresholds(t *testing.T) {
 	bubble(t, func(w *world) {
 		w.host.spawn(7, 5)

@@ -107,9 +107,11 @@ func (c *comparison) meetAlive(i, j int) {
 	}
 }
 
-// news reports whether the record that came with o must be looked at.
+// news reports whether the record that came with o must be looked at. One of
+// another source or other settings may lack what the table still has.
 func news(e *entry, o *Observation) bool {
-	return o.ExecChanged || !e.has(flagReported) || e.silent() || differ(e.process, o.Process)
+	return o.ExecChanged || !e.has(flagReported) || e.silent() || differ(e.process, o.Process) ||
+		e.process.Missing.Unsupported != o.Process.Missing.Unsupported
 }
 
 // measure judges the CPU usage.

@@ -87,6 +87,9 @@ type Config struct {
 	// OnTransition is called by the actor after each transition that it caused,
 	// before it goes on. Nil: nobody is told.
 	OnTransition func(fsm.Transition)
+	// Trim is called by the actor after the first cycle, and after each that made much
+	// garbage: good times to give memory back. Nil: nobody is told.
+	Trim         func()
 	Progress     Progress      // nil: nobody is told
 	ScanDeadline time.Duration // 0: DefaultScanDeadline
 	Log          *logrus.Entry
@@ -134,6 +137,9 @@ func (c *Config) setDefaults() {
 	}
 	if c.OnTransition == nil {
 		c.OnTransition = func(fsm.Transition) {}
+	}
+	if c.Trim == nil {
+		c.Trim = func() {}
 	}
 	if c.Progress == nil {
 		c.Progress = unwatched{}

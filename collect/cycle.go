@@ -8,6 +8,9 @@ import (
 	"daemoneye.dev/procmond/collect/event"
 )
 
+// manyEvents is how many a cycle makes that leaves megabytes of garbage behind.
+const manyEvents = 1000
+
 // startJob begins to scan, or to probe the given PIDs.
 func (c *Collector) startJob(ctx context.Context, probes []int32) {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.ScanDeadline)
@@ -121,7 +124,7 @@ func (c *Collector) endScan(ctx context.Context, result jobResult) error {
 	if err := c.flushNotes(ctx); err != nil {
 		return err
 	}
-	events, err := c.appendUnits(ctx, r.units, event.Batch{AsOf: s.Began, BootID: c.cfg.Host.BootID})
+	events, err := c.appendUnits(ctx, r, event.Batch{AsOf: s.Began, BootID: c.cfg.Host.BootID})
 	if err != nil {
 		return err
 	}
@@ -129,6 +132,9 @@ func (c *Collector) endScan(ctx context.Context, result jobResult) error {
 	c.full, c.recovered, c.before = r.returned, false, s.Began
 	c.run.totals.ShortLived += uint64(r.shortLived)
 	c.run.cycle = c.cycleOf(s, r, events, len(result.unsure))
+	if c.run.cycle.Count == 1 || events >= manyEvents {
+		c.cfg.Trim()
+	}
 	return nil
 }
 
@@ -172,7 +178,7 @@ func (c *Collector) endRelease(ctx context.Context, j *job, result jobResult) er
 	}
 	r := c.newReport()
 	r.release(j.probes, c.snapshot.Observations, result.unsure)
-	if _, err := c.appendUnits(ctx, r.units, event.Batch{}); err != nil {
+	if _, err := c.appendUnits(ctx, r, event.Batch{}); err != nil {
 		return err
 	}
 	for _, pid := range j.probes {

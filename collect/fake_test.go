@@ -116,7 +116,7 @@ func (h *fakeHost) Scan(ctx context.Context, full bool, s *Snapshot) error {
 func (h *fakeHost) observe(pid int32) Observation {
 	p := h.procs[pid]
 	r := p.record
-	o := Observation{PID: pid, StartTicks: r.StartTicks, State: r.State, Threads: r.Threads, RSS: r.RSS, CPU: r.CPU, ExecChanged: p.exec, Exit: p.exit}
+	o := Observation{PID: pid, StartTicks: r.StartTicks, State: r.State, Threads: r.Threads, RSS: r.RSS, RSSKind: r.RSSKind, CPU: r.CPU, ExecChanged: p.exec, Exit: p.exit}
 	last, known := h.reported[pid]
 	if !known || last.StartTicks != r.StartTicks || p.exec || differ(&last, &r) || last.PPID != r.PPID {
 		record := r

@@ -187,7 +187,7 @@ func (c *Collector) takeHashes(ctx context.Context, late []HashTarget) error {
 			r.hashed(&all[i])
 		}
 	}
-	_, err := c.appendUnits(ctx, r.units, event.Batch{})
+	_, err := c.appendUnits(ctx, &r, event.Batch{})
 	return err
 }
 

@@ -12,6 +12,9 @@ import (
 // unit is what must become durable together: events, and the table change that
 // makes them true.
 type unit struct {
+	// start is a process that has started: an event and a record of the table. The
+	// event is made when its batch is: a first scan has one for each process.
+	start  *event.Process
 	events []*event.Event
 	put    *event.Process
 	remove event.ID // zero: none
@@ -149,8 +152,9 @@ func (r *report) endHeld(e *entry, p *event.Process, exit *event.Exit) unit {
 // table, so that it is not taken for a new process, until it vanishes.
 func (r *report) stopZombie(e *entry, o *Observation) {
 	p := *e.process
-	p.State, p.Threads, p.RSS = o.State, o.Threads, o.RSS
-	p.CPU = max(p.CPU, o.CPU)
+	used := p.CPU
+	setVolatile(&p, o)
+	p.CPU = max(used, o.CPU)
 	switch {
 	case e.has(flagReported):
 		stop := r.stopEvent(e, &p)
@@ -269,7 +273,7 @@ func (r *report) start(e *entry) {
 	r.resolveParent(e.process)
 	e.flags |= flagReported
 	e.rss = e.process.RSS
-	r.units = append(r.units, unit{events: []*event.Event{r.startEvent(e.process)}, put: e.process})
+	r.units = append(r.units, unit{start: e.process})
 }
 
 // resolveParent fills in the id of the parent, if the table knows it. p must
@@ -287,5 +291,6 @@ func (r *report) resolveParent(p *event.Process) {
 }
 
 func setVolatile(p *event.Process, o *Observation) {
-	p.State, p.Threads, p.RSS, p.CPU = o.State, o.Threads, o.RSS, o.CPU
+	p.State, p.Threads, p.CPU = o.State, o.Threads, o.CPU
+	p.RSS, p.RSSKind = o.RSS, o.RSSKind
 }

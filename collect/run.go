@@ -248,7 +248,7 @@ func (c *Collector) endOldBoot(ctx context.Context, stored *event.Table) error {
 	for _, p := range stored.Processes {
 		r.units = append(r.units, r.bootUnit(p, stored))
 	}
-	if _, err := c.appendUnits(ctx, r.units, event.Batch{AsOf: asOf, BootID: c.cfg.Host.BootID}); err != nil {
+	if _, err := c.appendUnits(ctx, &r, event.Batch{AsOf: asOf, BootID: c.cfg.Host.BootID}); err != nil {
 		return err
 	}
 	stored.Processes, stored.BootID, stored.AsOf = nil, c.cfg.Host.BootID, asOf

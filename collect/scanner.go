@@ -49,6 +49,7 @@ type Observation struct {
 	State   event.State
 	Threads int32 // a zombie with more than one thread has not ended: only its first thread has
 	RSS     uint64
+	RSSKind event.RSSKind
 	CPU     time.Duration // user and system time of the whole thread group
 
 	// Process is the whole record, with ID, ParentID and Generation left zero

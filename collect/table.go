@@ -72,7 +72,6 @@ func (o *Observation) ended() bool { return o.State == event.StateZombie && o.Th
 // appended, the table is thrown away and the durable one is loaded.
 type table struct {
 	entries []entry
-	spare   []entry   // memory of the layout before this one
 	compare time.Time // begin of the last scan it was compared with; zero: none
 	made    time.Time // what held starts are timed from, so that a step of the wall clock does not hold them for ever
 }
@@ -127,21 +126,38 @@ func (t *table) find(pid int32) *entry {
 // replace takes out the entries at the indexes in gone and puts in those of
 // fresh; both are sorted.
 func (t *table) replace(gone []int, fresh []entry) {
-	if len(gone)+len(fresh) == 0 {
+	t.remove(gone)
+	t.insert(fresh)
+}
+
+func (t *table) remove(gone []int) {
+	if len(gone) == 0 {
 		return
 	}
-	next := t.spare[:0]
-	for i := range t.entries {
+	kept := t.entries[:gone[0]]
+	for i := gone[0]; i < len(t.entries); i++ {
 		if len(gone) > 0 && gone[0] == i {
 			gone = gone[1:]
 			continue
 		}
-		for len(fresh) > 0 && fresh[0].pid < t.entries[i].pid {
-			next, fresh = append(next, fresh[0]), fresh[1:]
-		}
-		next = append(next, t.entries[i])
+		kept = append(kept, t.entries[i])
 	}
-	next = append(next, fresh...)
-	clear(t.entries) // lets go of the records
-	t.entries, t.spare = next, t.entries[:0]
+	clear(t.entries[len(kept):]) // lets go of the records
+	t.entries = kept
+}
+
+// insert puts fresh in from the back, so that each entry is moved once. What is
+// fresh goes behind an entry with the same PID.
+func (t *table) insert(fresh []entry) {
+	i, j := len(t.entries)-1, len(fresh)-1
+	t.entries = append(slices.Grow(t.entries, len(fresh)), fresh...)
+	for k := len(t.entries) - 1; j >= 0; k-- {
+		if i >= 0 && t.entries[i].pid > fresh[j].pid {
+			t.entries[k] = t.entries[i]
+			i--
+		} else {
+			t.entries[k] = fresh[j]
+			j--
+		}
+	}
 }

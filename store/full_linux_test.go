@@ -113,7 +113,7 @@ func TestSmallTmpfs(t *testing.T) {
 		t.Errorf("the store says that it takes %d bytes, and its log alone is more", size)
 	}
 	glutton := filepath.Join(dir, "glutton")
-	if err := os.WriteFile(glutton, make([]byte, 13<<20), 0o600); err != nil {
+	if err := os.WriteFile(glutton, make([]byte, 17<<20), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	s.ample = time.Time{}

@@ -43,6 +43,7 @@ func BenchmarkDeadStore(b *testing.B) {
 		}
 		reportEvents(b, benchStored)
 	})
+	b.Run("Past", func(b *testing.B) { benchPast(b, dir) })
 	b.Run("Query", func(b *testing.B) { benchQueries(b, dir) })
 }
 
@@ -65,6 +66,24 @@ func benchOpenCopy(b *testing.B, dir string) {
 		}
 	}
 	b.ReportMetric(float64(held.Microseconds())/1000/float64(b.N), "lock-ms")
+}
+
+// benchPast rebuilds the table of the moment of the last event.
+func benchPast(b *testing.B, dir string) {
+	c, err := OpenCopy(context.Background(), dir)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		p, err := c.Past(context.Background(), time.Now(), nil)
+		if err != nil || len(p.Lives) != 10_000 {
+			b.Fatal(p, err)
+		}
+	}
+	reportEvents(b, benchStored)
+	if err := c.Close(); err != nil {
+		b.Fatal(err)
+	}
 }
 
 func benchQueries(b *testing.B, dir string) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"strconv"
+	"time"
 
 	"daemoneye.dev/procmond/bus"
 	"daemoneye.dev/procmond/collect"
@@ -121,9 +122,10 @@ func (s *Supervisor) addCollector() error {
 		Done:          tree.ErrDone,
 		Hot:           s.hotKeys(),
 		Restart:       s.cfg.Restart,
-		OnTransition:  s.journal.record,
+		OnTransition:  s.moved,
 		Progress:      progress,
 		ScanDeadline:  s.cfg.Watchdog / 2,
+		Trim:          s.cfg.Trim,
 		Log:           s.cfg.Log.WithField("service", "collector"),
 	})
 	if err != nil {
@@ -161,6 +163,7 @@ func (s *Supervisor) addControl() error {
 		Path:          s.cfg.SocketPath,
 		Source:        s,
 		Events:        storedEvents{s.cfg.Store},
+		Processes:     storedEvents{s.cfg.Store},
 		MetricsListen: s.cfg.MetricsListen,
 		Progress:      progress,
 		Log:           s.cfg.Log.WithField("service", "control"),
@@ -189,6 +192,37 @@ func (e storedEvents) Query(ctx context.Context, q control.Query, fn func(*event
 	return inWordsOfControl(e.store.Query(ctx, StoreQuery(q), fn))
 }
 
+func (e storedEvents) ProcessesAt(ctx context.Context, at time.Time, progress func(done, total uint64)) (*control.ProcessTable, error) {
+	past, err := e.store.Past(ctx, at, progress)
+	if err != nil {
+		return nil, inWordsOfControl(err)
+	}
+	return ProcessTable(past), nil
+}
+
+// ProcessTable is a table of the past in the words of the control socket.
+func ProcessTable(p *store.Past) *control.ProcessTable {
+	t := &control.ProcessTable{At: p.At, AsOf: p.AsOf, Gaps: p.Gaps, Processes: make([]control.TableProcess, len(p.Lives))}
+	for i := range p.Lives {
+		l := &p.Lives[i]
+		t.Processes[i] = control.TableProcess{Process: &l.Process, Doubts: doubts(l)}
+	}
+	return t
+}
+
+func doubts(l *store.Life) (all []control.Doubt) {
+	if l.SeenLater {
+		all = append(all, control.DoubtSeenLater)
+	}
+	if !l.LastSeen.IsZero() {
+		all = append(all, control.DoubtMayHaveEnded)
+	}
+	if l.EndLost {
+		all = append(all, control.DoubtEndLost)
+	}
+	return all
+}
+
 // StoreQuery is a query in the store's words.
 func StoreQuery(q control.Query) store.Query {
 	return store.Query{
@@ -200,7 +234,10 @@ func StoreQuery(q control.Query) store.Query {
 }
 
 func inWordsOfControl(err error) error {
+	var early *store.BeforeRecordError
 	switch {
+	case errors.As(err, &early):
+		return &control.BeforeRecordError{Oldest: early.Oldest}
 	case errors.Is(err, store.ErrUnavailable), errors.Is(err, store.ErrReplaced):
 		return fmt.Errorf("%w: %w", control.ErrUnavailable, err)
 	case errors.Is(err, store.ErrEpoch):

@@ -11,8 +11,8 @@ import (
 )
 
 const (
-	// watchEnd is how often Run looks whether the collector has ended by itself.
-	watchEnd = 200 * time.Millisecond
+	// lookEvery is how often is looked for what nobody tells of.
+	lookEvery = 200 * time.Millisecond
 	// serviceStop bounds the stop of each service but the collector's last cycle.
 	serviceStop = 5 * time.Second
 )
@@ -47,17 +47,34 @@ func (s *Supervisor) begin(ctx context.Context) error {
 // awaitEnd returns when the daemon is to stop. Until then it watches whether the
 // collector has to begin without an agent.
 func (s *Supervisor) awaitEnd(ctx context.Context) {
-	tick := time.NewTicker(watchEnd)
-	defer tick.Stop()
 	for s.machine.State() != fsm.CollectorStopped {
 		s.beginAlone(ctx)
 		select {
-		case <-tick.C:
+		case <-s.moves:
+		case <-s.soon():
 		case <-s.end.asked:
 			return
 		case <-ctx.Done():
 			return
 		}
+	}
+}
+
+// soon is when to look again whether to begin without an agent; never if that is
+// not in question, so that an idle daemon sleeps.
+func (s *Supervisor) soon() <-chan time.Time {
+	if s.link == nil || s.machine.State() != fsm.CollectorWaitingForAgent {
+		return nil
+	}
+	return time.After(lookEvery)
+}
+
+// moved is told of each transition of the collector.
+func (s *Supervisor) moved(t fsm.Transition) {
+	s.journal.record(t)
+	select {
+	case s.moves <- struct{}{}:
+	default: // Run will look anyway
 	}
 }
 
@@ -110,7 +127,7 @@ func (s *Supervisor) stopCollector() error {
 // askToShutDown asks until the collector has heard it or ctx ends: a full mailbox
 // empties, and a collector that crashes comes back.
 func (s *Supervisor) askToShutDown(ctx context.Context, order collect.Shutdown) (collect.ShutdownResult, error) {
-	tick := time.NewTicker(watchEnd)
+	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	for {
 		result, err := s.mailbox.Handle().GracefulShutdown(ctx, order)

@@ -35,7 +35,7 @@ func (s *Supervisor) State() *control.State {
 		Collector:    collectorState(f.machine, f.collect, now),
 		Registration: s.registrationState(f.registration),
 		Config:       control.ConfigState{Version: f.collect.ConfigVersion, Pending: orEmpty(f.collect.Pending)},
-		Sources:      control.Sources{Events: "none", Snapshots: s.cfg.Snapshots},
+		Sources:      s.cfg.Sources,
 		Interval:     intervalState(f.collect.Interval),
 		Cycle:        cycleState(f.collect),
 		Totals:       s.totalsState(f.collect.Totals),

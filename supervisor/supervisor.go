@@ -31,11 +31,11 @@ const (
 type Config struct {
 	// Store is open; the caller closes it after Run has returned.
 	Store *store.Store
-	// Scanner takes the snapshots, Snapshots is its name in state ("procfs").
-	Scanner   collect.Scanner
-	Snapshots string
-	Host      collect.Host
-	Settings  collect.Settings
+	// Scanner takes the snapshots, Sources is what state says of it.
+	Scanner  collect.Scanner
+	Sources  control.Sources
+	Host     collect.Host
+	Settings collect.Settings
 	// Hashes says how executables are digested; nil: they are not. Its Progress and
 	// Log are the supervisor's.
 	Hashes *hash.Config
@@ -58,6 +58,9 @@ type Config struct {
 	Notify func(Notice)
 	// StopTimeout bounds the collector's last cycle.
 	StopTimeout time.Duration
+	// Trim is called when memory can be given back; see [collect.Config]. Nil: nobody is
+	// told.
+	Trim func()
 	// Services are the caller's own, run in the group admin.
 	Services []tree.Service
 	// Hot are the hot keys that are not the collector's, Restart the names of
@@ -129,6 +132,9 @@ type Supervisor struct {
 	paths        []string        // of the services, in the order in which they are stopped
 	stopping     atomic.Bool
 
+	// moves is sent to by the collector after each of its transitions and received from
+	// by Run; it is never closed. One call is as good as many, so it holds one.
+	moves    chan struct{}
 	end      *end
 	link     *link    // nil in standalone mode; constant
 	solitude solitude // Run alone
@@ -148,6 +154,7 @@ func New(cfg Config) (*Supervisor, error) {
 		machine:      fsm.NewCollector(),
 		registration: fsm.NewRegistration(),
 		mailbox:      collect.NewMailbox(),
+		moves:        make(chan struct{}, 1),
 		end:          newEnd(),
 	}
 	s.journal = newJournal(cfg.Store, s.earlierTransitions())

@@ -106,7 +106,7 @@ func start(t *testing.T, change func(*Config)) *run {
 	log.SetOutput(io.Discard)
 	r := &run{t: t, scanner: newScanner(), extra: extra{make(chan func() error)}, store: st, aborted: make(chan string, 1), notices: make(chan Notice, 1000)}
 	cfg := Config{
-		Store: st, Scanner: r.scanner, Snapshots: "portable",
+		Store: st, Scanner: r.scanner, Sources: control.Sources{Events: "none", Snapshots: "portable"},
 		Host:         collect.Host{HostID: "host", BootID: "boot"},
 		Settings:     collect.DefaultSettings(),
 		Hashes:       &hash.Config{},

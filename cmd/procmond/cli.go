@@ -18,6 +18,7 @@ type commandLine struct {
 	Run        runCommand        `cmd:"" default:"withargs" help:"Watch this host. This is what procmond does when no command is given."`
 	State      stateCommand      `cmd:"" help:"Say what state the daemon is in and why, running or not."`
 	Events     eventsCommand     `cmd:"" help:"Print recorded events, oldest first."`
+	Tree       treeCommand       `cmd:"" help:"Print the process tree, as it is or as it was."`
 	Doctor     doctorCommand     `cmd:"" help:"Say what this host allows, what is missing, and what mends it."`
 	Store      storeCommands     `cmd:"" help:"Look into the database."`
 	Service    serviceCommands   `cmd:"" help:"Run procmond as a service of the system."`
@@ -164,6 +165,7 @@ Examples:
   procmond doctor                       what does this host allow, and what is missing?
   procmond events --since 10m           what happened in the last ten minutes
   procmond events --kind exec --follow  what happens, as it happens
+  procmond tree --at 2h                 which processes lived two hours ago
   procmond service print --systemd      a unit to run it as a service`
 
 // parse returns the command to run, or nil if help was asked for and printed. An

@@ -94,9 +94,15 @@ func startDaemon(t testing.TB, database string, args ...string) *daemon {
 // startAs starts the test binary under another of its names.
 func startAs(t testing.TB, name, database string, args ...string) *daemon {
 	t.Helper()
-	d := &daemon{t: t, database: database, log: new(log), done: make(chan struct{})}
-	d.cmd = program(context.Background(), append([]string{"run", "--database", database}, args...)...)
-	d.cmd.Args[0] = name
+	cmd := program(context.Background(), append([]string{"run", "--database", database}, args...)...)
+	cmd.Args[0] = name
+	return start(t, cmd, database)
+}
+
+// start starts cmd, which runs a daemon on database.
+func start(t testing.TB, cmd *exec.Cmd, database string) *daemon {
+	t.Helper()
+	d := &daemon{t: t, database: database, log: new(log), done: make(chan struct{}), cmd: cmd}
 	d.cmd.Stdout, d.cmd.Stderr = d.log, d.log
 	if err := d.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -152,7 +158,9 @@ type stateDocument struct {
 		Processes int    `json:"processes"`
 	} `json:"cycle"`
 	Sources struct {
-		Snapshots string `json:"snapshots"`
+		Snapshots        string `json:"snapshots"`
+		EnhancedMetadata string `json:"enhanced_metadata"`
+		RSSKind          string `json:"rss_kind"`
 	} `json:"sources"`
 	Store struct {
 		Epoch string `json:"epoch"`

@@ -50,7 +50,7 @@ func exitMeanings() []exitMeaning {
 		{exitOK, "ok", "done; `run`: stopped in order; `state`: healthy; `store verify`: nothing is wrong; `doctor`: no check failed", false},
 		{exitDegraded, "degraded", "`state`: degraded, the reasons are listed; `store verify`: the store is damaged; `doctor`: a check failed; any other: failed, the message says why", false},
 		{exitUnhealthy, "unhealthy", "`state`: unhealthy, or it does not answer", false},
-		{exitNotRunning, "not running", "`state`: no daemon runs here; `events` and `store`: there is no store", false},
+		{exitNotRunning, "not running", "`state`: no daemon runs here; `events`, `tree` and `store`: there is no store", false},
 		{exitUsage, "usage", "the command line is wrong; every fault is named", true},
 		{exitNotStore, "not a store", "the database path holds something else, and nothing there was touched", true},
 		{exitWatchdog, "watchdog", "no progress; the log holds every goroutine", false},

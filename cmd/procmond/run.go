@@ -80,6 +80,7 @@ func (c *runCommand) run(ctx context.Context, p invocation) error {
 		return faults
 	}
 	d.values, d.broker = values, broker
+	d.limitGarbage()
 	defer d.flush()
 	if err := d.prepare(warnings); err != nil {
 		return err
@@ -171,8 +172,17 @@ func (d *daemonRun) attend(stop context.CancelFunc, signals <-chan os.Signal, op
 	}
 }
 
+// slowOpen is when is said that the database takes long to open: a million events are
+// there in less than 0.1 s.
+const slowOpen = 2 * time.Second
+
 // supervise is the life of the store and the tree.
 func (d *daemonRun) supervise(ctx context.Context, opened chan<- *supervisor.Supervisor) error {
+	slow := time.AfterFunc(slowOpen, func() {
+		d.log.WithField("database", d.database).Info("Opening the database takes long: the disk is slow, or another process has it")
+		d.notify(supervisor.Notice{Status: "opening the database"})
+	})
+	defer slow.Stop()
 	st, err := store.Open(ctx, store.Config{
 		Dir:            d.database,
 		Retention:      store.Retention{Age: d.values.RetentionAge, Bytes: d.values.RetentionBytes},
@@ -183,6 +193,7 @@ func (d *daemonRun) supervise(ctx context.Context, opened chan<- *supervisor.Sup
 		Fatal:          d.last.storage,
 		Log:            d.log,
 	})
+	slow.Stop()
 	if err != nil {
 		return openError(ctx, err)
 	}

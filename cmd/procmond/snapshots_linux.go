@@ -2,17 +2,21 @@ package main
 
 import (
 	"daemoneye.dev/procmond/cmd/procmond/internal/settings"
-	"daemoneye.dev/procmond/collect"
 	"daemoneye.dev/procmond/collect/portable"
 	"daemoneye.dev/procmond/collect/procfs"
+	"daemoneye.dev/procmond/supervisor/control"
 )
 
-// openSnapshots returns the source that the setting asks for, and its name.
-func openSnapshots(setting string) (collect.Scanner, string, error) {
-	if setting == settings.SnapshotsPortable {
+// openSnapshots returns the source that the settings ask for.
+func openSnapshots(v *settings.Values) (snapshotSource, error) {
+	if v.Snapshots == settings.SnapshotsPortable {
 		scanner, err := portable.New(portable.Config{})
-		return scanner, settings.SnapshotsPortable, err
+		return asPortable(scanner, err)
 	}
-	scanner, err := procfs.New(procfs.Config{})
-	return scanner, settings.SnapshotsProcfs, err
+	scanner, err := procfs.New(procfs.Config{Enhanced: v.EnhancedMetadata, Env: v.EnvAllow})
+	if err != nil {
+		return snapshotSource{}, err
+	}
+	sources := control.Sources{Snapshots: settings.SnapshotsProcfs, RSSKind: scanner.RSSKind().String()}
+	return snapshotSource{scanner: scanner, sources: sources}, nil
 }

@@ -4,12 +4,11 @@ package main
 
 import (
 	"daemoneye.dev/procmond/cmd/procmond/internal/settings"
-	"daemoneye.dev/procmond/collect"
 	"daemoneye.dev/procmond/collect/portable"
 )
 
-// openSnapshots returns the only source that there is here, and its name.
-func openSnapshots(string) (collect.Scanner, string, error) {
+// openSnapshots returns the only source that there is here.
+func openSnapshots(*settings.Values) (snapshotSource, error) {
 	scanner, err := portable.New(portable.Config{})
-	return scanner, settings.SnapshotsPortable, err
+	return asPortable(scanner, err)
 }

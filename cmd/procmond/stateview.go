@@ -94,6 +94,16 @@ func (v *stateView) totals(t *control.Totals) {
 	}
 }
 
+// metadata says what is recorded besides what a snapshot always has.
+func (v *stateView) metadata(s *control.Sources) {
+	switch s.EnhancedMetadata {
+	case control.MetadataOn:
+		v.row("", "enhanced metadata, %s memory", cli.Printable(s.RSSKind))
+	case control.MetadataUnsupported:
+		v.row("", "%s", v.paint.Yellow("no enhanced metadata: these snapshots do not have it"))
+	}
+}
+
 // hashes says what the hasher has done and what it is at.
 func (v *stateView) hashes(h *control.Hashes) {
 	if h == nil {
@@ -134,6 +144,7 @@ func (v *stateView) daemon(s *control.State) {
 	v.link(s)
 	v.row("sources", "events %s, snapshots %s, every %s%s", cli.Printable(s.Sources.Events), cli.Printable(s.Sources.Snapshots),
 		seconds(s.Interval.CurrentS), v.intervalNote(&s.Interval))
+	v.metadata(&s.Sources)
 	v.cycle(&s.Cycle)
 	v.totals(&s.Totals)
 	v.hashes(s.Hashes)

@@ -28,7 +28,7 @@ func (c *verifyCommand) run(ctx context.Context, p invocation) error {
 	if err != nil {
 		return err
 	}
-	progress := p.progress()
+	progress := p.progress("verified %d of %d")
 	v, err := store.Verify(ctx, place, progress.show)
 	progress.clear()
 	if err != nil {
@@ -75,12 +75,13 @@ func (p invocation) database(f *clientFlags) (string, error) {
 // terminal it is silent.
 type progressLine struct {
 	p     invocation
+	text  string // with room for how much is done, and of how much
 	on    bool
 	shown time.Time
 }
 
-func (p invocation) progress() *progressLine {
-	return &progressLine{p: p, on: cli.IsTerminal(p.stderr)}
+func (p invocation) progress(text string) *progressLine {
+	return &progressLine{p: p, text: text, on: cli.IsTerminal(p.stderr)}
 }
 
 func (l *progressLine) show(done, total uint64) {
@@ -89,7 +90,7 @@ func (l *progressLine) show(done, total uint64) {
 		return
 	}
 	l.shown = time.Now()
-	_, _ = fmt.Fprintf(l.p.stderr, "\r\x1b[Kverified %d of %d", done, max(done, total)) // only decoration
+	_, _ = fmt.Fprintf(l.p.stderr, "\r\x1b[K"+l.text, done, max(done, total)) // only decoration
 }
 
 func (l *progressLine) clear() {

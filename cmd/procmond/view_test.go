@@ -46,7 +46,7 @@ func busyState() *control.State {
 		Collector:    control.Collector{State: "running", Since: before(26 * time.Hour), Cause: "standalone", Activity: "append", ActivityMS: 2500, LastError: "scan: no"},
 		Registration: control.Registration{State: "unregistered"},
 		Config:       control.ConfigState{Version: 3, Pending: []string{"collection_interval"}},
-		Sources:      control.Sources{Events: "none", Snapshots: "portable"},
+		Sources:      control.Sources{Events: "none", Snapshots: "procfs", EnhancedMetadata: "on", RSSKind: "exact"},
 		Interval:     control.Interval{ConfiguredS: 30, CurrentS: 45, Reason: "pressure"},
 		Cycle:        control.Cycle{Count: 12, LastAt: before(3 * time.Second), DurationMS: 12.34, Processes: 321, Events: 2, LeftOut: 5},
 		Totals:       control.Totals{Events: 999, ScansFailed: 1},

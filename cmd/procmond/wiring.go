@@ -25,7 +25,7 @@ func (d *daemonRun) supervisorConfig(st *store.Store) (supervisor.Config, error)
 	if err != nil {
 		return supervisor.Config{}, err
 	}
-	scanner, snapshots, err := d.newScanner()
+	snapshots, err := d.newSnapshots()
 	if err != nil {
 		return supervisor.Config{}, fmt.Errorf("make scanner: %w", err)
 	}
@@ -38,21 +38,55 @@ func (d *daemonRun) supervisorConfig(st *store.Store) (supervisor.Config, error)
 		return supervisor.Config{}, fmt.Errorf("find control socket: %w", err)
 	}
 	return supervisor.Config{
-		Store: st, Scanner: scanner, Snapshots: snapshots, Host: host, Settings: collection,
+		Store: st, Scanner: snapshots.scanner, Sources: snapshots.sources, Host: host, Settings: collection,
 		Hashes: d.hashConfig(), Broker: d.brokerConfig(), Window: d.values.MaxEventsInFlight,
 		SocketPath: socket, MetricsListen: d.values.MetricsListen, Version: readBuild().version,
 		Watchdog: d.values.Watchdog, Abort: d.last.watchdog, Notify: d.notify,
 		Services: d.services(st), Hot: d.hotKeys(), Restart: settings.ColdKeys(), Log: d.log, LogLinesLost: d.logQueue.Lost,
+		Trim: d.trimMemory,
 	}, nil
 }
 
-// newScanner returns the source of snapshots and its name in state.
-func (d *daemonRun) newScanner() (collect.Scanner, string, error) {
+// snapshotSource is a scanner and what state says of it.
+type snapshotSource struct {
+	scanner collect.Scanner
+	sources control.Sources
+}
+
+// newSnapshots returns the source of snapshots, and says in the log what it does not
+// give though it was asked for.
+func (d *daemonRun) newSnapshots() (source snapshotSource, err error) {
 	if d.scanner != nil {
-		scanner, err := d.scanner()
-		return scanner, settings.SnapshotsPortable, err
+		source, err = asPortable(d.scanner())
+	} else {
+		source, err = openSnapshots(&d.values)
 	}
-	return openSnapshots(d.values.Snapshots)
+	if err != nil {
+		return snapshotSource{}, err
+	}
+	source.sources.Events = "none"
+	s := &source.sources
+	switch {
+	case !d.values.EnhancedMetadata:
+		s.EnhancedMetadata = control.MetadataOff
+	case s.Snapshots == settings.SnapshotsPortable:
+		s.EnhancedMetadata = control.MetadataUnsupported
+		d.log.Warn("enhanced-metadata has no effect: portable snapshots do not have it; on Linux those of procfs do")
+	default:
+		s.EnhancedMetadata = control.MetadataOn
+		if s.RSSKind != event.RSSExact.String() {
+			d.log.Info("This kernel has no exact resident size to read (Linux 6.16 has): the memory of processes is approximate")
+		}
+	}
+	return source, nil
+}
+
+// asPortable is the source that every platform has.
+func asPortable(scanner collect.Scanner, err error) (snapshotSource, error) {
+	return snapshotSource{
+		scanner: scanner,
+		sources: control.Sources{Snapshots: settings.SnapshotsPortable, RSSKind: event.RSSApproximate.String()},
+	}, err
 }
 
 // hashConfig is nil if no hashes are wanted.

@@ -61,6 +61,7 @@ func toGeneratedProcess(p *Process) *eventpb.Process {
 		StartTicks: p.StartTicks, StartTime: nanos(p.StartTime), LoginUid: p.LoginUID, Session: p.Session, Tty: p.TTY,
 		CapEffective: p.CapEffective, Generation: p.Generation, Cgroup: []byte(p.Cgroup), ContainerId: []byte(p.ContainerID),
 		Env: byteLists(p.Env), State: uint32(p.State), Threads: p.Threads, Rss: p.RSS, Cpu: int64(p.CPU),
+		RssKind: eventpb.RssKind(p.RSSKind), LoginSession: p.LoginSession,
 	}
 	for _, n := range p.Namespaces {
 		m.Namespaces = append(m.Namespaces, &eventpb.Namespace{Type: []byte(n.Type), Inode: n.Inode})
@@ -180,6 +181,7 @@ func TestSchemaAgreesWithNames(t *testing.T) {
 		"HASH_STATUS_": {eventpb.HashStatus(0), func(n uint8) string { return HashStatus(n).String() }},
 		"SENSOR_WHAT_": {eventpb.SensorWhat(0), func(n uint8) string { return SensorWhat(n).String() }},
 		"FIELD_":       {eventpb.Field(0), func(n uint8) string { return Field(n).String() }},
+		"RSS_KIND_":    {eventpb.RssKind(0), func(n uint8) string { return RSSKind(n).String() }},
 		"LOSS_CAUSE_":  {eventpb.LossCause(0), func(n uint8) string { return LossCause(n).String() }},
 	} {
 		values := test.enum.Descriptor().Values()

@@ -267,6 +267,10 @@ func processNumber(f field, p *Process) {
 		p.Threads = int32(f.n)
 	case tagProcessRSS:
 		p.RSS = f.n
+	case tagProcessRSSKind:
+		p.RSSKind = RSSKind(small(f.n))
+	case tagProcessLoginSession:
+		p.LoginSession = uint32(f.n)
 	case tagProcessCPU:
 		p.CPU = duration(f.n)
 	}

@@ -89,7 +89,9 @@ func AppendProcess(dst []byte, p *Process) []byte {
 	start := len(dst)
 	dst = closeNonEmpty(appendHash(openMessage(dst, tagProcessHash), &p.Hash), start, tagProcessHash)
 	start = len(dst)
-	return closeNonEmpty(appendMask(openMessage(dst, tagProcessMissing), &p.Missing), start, tagProcessMissing)
+	dst = closeNonEmpty(appendMask(openMessage(dst, tagProcessMissing), &p.Missing), start, tagProcessMissing)
+	dst = appendUint(dst, tagProcessRSSKind, uint64(p.RSSKind))
+	return appendUint(dst, tagProcessLoginSession, uint64(p.LoginSession))
 }
 
 func appendNamespace(dst []byte, n *Namespace) []byte {

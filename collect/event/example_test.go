@@ -74,6 +74,11 @@ func sampleEvents() map[string]*Event {
 		"start": with(KindStart, func(e *Event) {
 			e.Source, e.BootTime, e.NotBefore, e.Process = SourceKernel, 9*time.Second, moment.Add(-time.Minute), sampleProcess()
 		}),
+		// What came later than the first golden bytes.
+		"start-enhanced": with(KindStart, func(e *Event) {
+			e.Process = sampleProcess()
+			e.Process.LoginUID, e.Process.LoginSession, e.Process.RSSKind = 1000, 3, RSSExact
+		}),
 		"exec": with(KindExec, func(e *Event) { e.Process, e.Changes = sampleProcess(), change }),
 		"modify": with(KindModify, func(e *Event) {
 			e.Process = Process{PID: 7, PPID: 1, Name: "kthreadd", Hash: Hash{Algorithm: "sha256", Value: []byte{0}, Status: HashDone}}
@@ -149,6 +154,7 @@ func anyProcess(t *rapid.T) Process {
 		Generation: uint32s.Draw(t, "generation"), StartTime: anyTime(t),
 		Cgroup: anyHostText(t), ContainerID: anyHostText(t), Env: anyList(t),
 		State: State(rapid.Byte().Draw(t, "state")), Threads: int32s.Draw(t, "threads"), RSS: rapid.Uint64().Draw(t, "rss"),
+		RSSKind: RSSKind(rapid.Byte().Draw(t, "rss kind")), LoginSession: uint32s.Draw(t, "login session"),
 		CPU: time.Duration(rapid.Int64().Draw(t, "cpu")),
 		Hash: Hash{
 			Algorithm: rapid.String().Draw(t, "algorithm"), Value: []byte(anyHostText(t)),

@@ -32,13 +32,14 @@ const (
 	FieldExit
 	FieldExeDeleted
 	FieldChanges
+	FieldLoginSession
 	fieldCount
 )
 
 func (f Field) String() string {
 	return name(uint8(f), "unknown", "parent_id", "name", "exe", "args", "cwd", "uid", "gid", "euid", "egid",
 		"login_uid", "session", "tty", "capabilities", "start_time", "cgroup", "container_id", "namespaces",
-		"env", "state", "threads", "rss", "cpu", "hash", "exit_code", "exe_deleted", "changes")
+		"env", "state", "threads", "rss", "cpu", "hash", "exit_code", "exe_deleted", "changes", "login_session")
 }
 
 // FieldSet is a set of fields.

@@ -49,6 +49,20 @@ func AppendJSON(dst []byte, e *Event) []byte {
 	return append(w.b, '}')
 }
 
+// AppendProcessJSON appends the JSON form of p: the keys that an event has of its
+// process, in an object of their own.
+func AppendProcessJSON(dst []byte, p *Process) []byte {
+	w := jsonWriter{b: append(dst, '{')}
+	pw := processWriter{jsonWriter: &w, Process: p, absent: p.Missing.Absent()}
+	pw.identity()
+	pw.credentials()
+	pw.surroundings()
+	pw.usage()
+	pw.hash()
+	w.missing(p.Missing)
+	return append(w.b, '}')
+}
+
 // processWriter writes the keys of a process. Keys that are always there are
 // null where the field is absent, others are left out.
 type processWriter struct {
@@ -84,7 +98,7 @@ func (p *processWriter) identity() {
 	}
 }
 
-// unsetUID is the login uid of what no login started (audit_session_id).
+// unsetUID is the login uid, and the login session, of what no login started.
 const unsetUID = 1<<32 - 1
 
 func (p *processWriter) credentials() {
@@ -94,6 +108,9 @@ func (p *processWriter) credentials() {
 	p.ifHas(FieldEGID, "egid", int64(p.EGID))
 	if p.LoginUID != unsetUID {
 		p.ifHas(FieldLoginUID, "login_uid", int64(p.LoginUID))
+	}
+	if p.LoginSession != 0 && p.LoginSession != unsetUID {
+		p.ifHas(FieldLoginSession, "login_session", int64(p.LoginSession))
 	}
 	p.ifHas(FieldSession, "session", int64(p.Session))
 	if p.TTY != 0 {
@@ -138,6 +155,7 @@ func (p *processWriter) usage() {
 	}
 	if p.has(FieldRSS) {
 		p.uint("rss", p.RSS)
+		p.own("rss_kind", p.RSSKind.String())
 	}
 	p.ifHas(FieldCPU, "cpu_ms", p.CPU.Milliseconds())
 }

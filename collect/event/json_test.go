@@ -111,8 +111,8 @@ func TestJSONNull(t *testing.T) {
 		}},
 		{"exit 0", Event{Kind: KindStop, Exit: &Exit{}}, map[string]any{"exit_code": 0.0}},
 		{"exit unknown", Event{Kind: KindStop}, map[string]any{"exit_code": nil}},
-		{"init", Event{Process: Process{CapEffective: 0x1ffffffffff, LoginUID: unsetUID}}, map[string]any{
-			"capabilities": "000001ffffffffff", "login_uid": nil,
+		{"init", Event{Process: Process{CapEffective: 0x1ffffffffff, LoginUID: unsetUID, LoginSession: unsetUID}}, map[string]any{
+			"capabilities": "000001ffffffffff", "login_uid": nil, "login_session": nil, "rss_kind": "approximate",
 		}},
 		{"later kind", Event{Kind: 200}, map[string]any{"kind": "#200"}},
 	} {
@@ -224,7 +224,7 @@ func FuzzJSON(f *testing.F) {
 			Seq: u, Kind: Kind(kind), Time: time.Unix(n, 0), Observed: time.Unix(0, n), Cause: a, HostID: b, BootID: c,
 			Process: Process{
 				Name: a, Exe: b, Args: []string{a, b, c}, CWD: c, Cgroup: a, ContainerID: b, Env: []string{c}, PID: int32(n),
-				Namespaces: []Namespace{{a, u}}, State: State(state), RSS: u, CPU: time.Duration(n), StartTime: time.Unix(n, n),
+				Namespaces: []Namespace{{a, u}}, State: State(state), RSS: u, RSSKind: RSSKind(state), CPU: time.Duration(n), StartTime: time.Unix(n, n),
 				Hash:    Hash{Algorithm: a, Value: []byte(b), Status: HashStatus(kind), Reason: c},
 				Missing: Mask{Gone: FieldSet(u), Failed: FieldSet(n), Inherited: FieldSet(u)},
 			},

@@ -18,7 +18,8 @@ type Process struct {
 
 	UID, GID, EUID, EGID uint32
 	LoginUID             uint32 // audit login uid; 4294967295 is unset
-	Session              int32
+	LoginSession         uint32 // the kernel's audit session of that login; 0 or 4294967295 is none
+	Session              int32  // of setsid(2)
 	TTY                  int32  // device number, 0 is none
 	CapEffective         uint64 // effective capabilities
 
@@ -39,6 +40,7 @@ type Process struct {
 	State   State
 	Threads int32
 	RSS     uint64        // bytes
+	RSSKind RSSKind       // how true RSS is
 	CPU     time.Duration // user and system time of the thread group
 
 	Hash Hash
@@ -59,6 +61,21 @@ type State byte
 // StateZombie is a process that has ended and was not yet reaped. A table keeps
 // it, after its stop, so that it is not taken for a new process.
 const StateZombie State = 'Z'
+
+// RSSKind says how true a resident size is.
+type RSSKind uint8
+
+// The kinds. Their numbers are on the wire and never change.
+const (
+	// RSSApproximate is a counter that the kernel keeps for speed. Linux adds what
+	// each CPU (before 6.2 each thread) has counted to it only now and then: it is
+	// off by some dozens of pages for each of them, either way.
+	RSSApproximate RSSKind = iota
+	// RSSExact is the sum of all that was counted, at the time of the reading.
+	RSSExact
+)
+
+func (k RSSKind) String() string { return name(uint8(k), "approximate", "exact") }
 
 // Hash is the digest of an executable.
 type Hash struct {

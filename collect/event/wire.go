@@ -59,6 +59,8 @@ const (
 	tagProcessCPU          = 28<<3 | wireVarint
 	tagProcessHash         = 29<<3 | wireBytes
 	tagProcessMissing      = 30<<3 | wireBytes
+	tagProcessRSSKind      = 31<<3 | wireVarint
+	tagProcessLoginSession = 32<<3 | wireVarint
 
 	tagNamespaceType  = 1<<3 | wireBytes
 	tagNamespaceInode = 2<<3 | wireVarint

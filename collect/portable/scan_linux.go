@@ -20,7 +20,8 @@ import (
 
 // unsupported are the fields that this source never gives on Linux.
 var unsupported = event.FieldSet(0).With(event.FieldCWD).With(event.FieldLoginUID).With(event.FieldCapabilities).
-	With(event.FieldCgroup).With(event.FieldContainer).With(event.FieldNamespaces).With(event.FieldEnv)
+	With(event.FieldCgroup).With(event.FieldContainer).With(event.FieldNamespaces).With(event.FieldEnv).
+	With(event.FieldLoginSession)
 
 // platform is what a Scanner needs on Linux.
 type platform struct {

@@ -22,7 +22,8 @@ const millisPerSecond = 1000
 // unsupported are the fields that this source never gives here.
 var unsupported = event.FieldSet(0).With(event.FieldCWD).With(event.FieldLoginUID).With(event.FieldSession).
 	With(event.FieldTTY).With(event.FieldCapabilities).With(event.FieldCgroup).With(event.FieldContainer).
-	With(event.FieldNamespaces).With(event.FieldEnv).With(event.FieldState).With(event.FieldExeDeleted)
+	With(event.FieldNamespaces).With(event.FieldEnv).With(event.FieldState).With(event.FieldExeDeleted).
+	With(event.FieldLoginSession)
 
 // platform is what a Scanner needs here: nothing.
 type platform struct{}

@@ -23,13 +23,18 @@ import (
 
 // BenchmarkScan scans this host as it is.
 func BenchmarkScan(b *testing.B) {
-	for _, name := range []string{"steady", "full"} {
-		b.Run(name, func(b *testing.B) {
-			s, snap := newScanner(b, Config{}), new(collect.Snapshot)
+	enhanced := Config{Enhanced: true, Env: []string{"LANG", "PATH"}}
+	for _, tt := range []struct {
+		name   string
+		full   bool
+		config Config
+	}{{"steady", false, Config{}}, {"steady-enhanced", false, enhanced}, {"full", true, Config{}}, {"full-enhanced", true, enhanced}} {
+		b.Run(tt.name, func(b *testing.B) {
+			s, snap := newScanner(b, tt.config), new(collect.Snapshot)
 			b.ReportAllocs()
 			n := 0
 			for b.Loop() {
-				if err := s.Scan(b.Context(), name == "full", snap); err != nil {
+				if err := s.Scan(b.Context(), tt.full, snap); err != nil {
 					b.Fatal(err)
 				}
 				n += len(snap.Observations)

@@ -11,20 +11,24 @@ import (
 )
 
 const (
-	maxRest    = 8 << 10 // more than a status file or a path can be
-	minCmdline = 4 << 10
+	maxRest = 8 << 10 // more than a status file or a path can be
+	minText = 4 << 10
 )
 
-// unsupported are the fields that this source does not give.
+// unsupported are the fields that this source gives only with [Config.Enhanced].
 var unsupported = event.FieldSet(0).With(event.FieldCWD).With(event.FieldLoginUID).
-	With(event.FieldCgroup).With(event.FieldContainer).With(event.FieldNamespaces).With(event.FieldEnv)
+	With(event.FieldCgroup).With(event.FieldContainer).With(event.FieldNamespaces).With(event.FieldEnv).
+	With(event.FieldLoginSession)
 
 // details are what is read of a process besides stat. The path of the executable
-// is in Scanner.rest, the arguments are in worker.text.
+// is in Scanner.rest; the arguments and, behind them, the environment are in
+// worker.text.
 type details struct {
 	fixed
-	exe, args int  // their sizes in bytes
-	givenUp   bool // the arguments, because reading them hangs
+	surroundings
+	exe, args, env int   // their sizes in bytes
+	pages          int64 // resident; or unread
+	givenUp        bool  // arguments and environment, because reading them hangs
 }
 
 // fixed are the details of a fixed size.
@@ -32,20 +36,27 @@ type fixed struct {
 	status  procfile.Status
 	deleted bool
 	missing event.Mask
+
+	login, loginSession uint32
+	namespaces          [len(namespaceTypes)]uint64 // 0 if not read
 }
 
 // read reads the details of the process whose directory and stat are given. A
 // field that can not be read is in the mask; errAbandoned is the only error.
 func (s *Scanner) read(w *worker, dir int, st *procfile.Stat, d *details) error {
-	d.missing.Unsupported = unsupported
+	d.missing.Unsupported, d.pages = unsupported, s.resident(dir, st)
 	s.readStatus(dir, d)
+	if s.enhanced != nil {
+		d.missing.Unsupported = s.enhanced.unsupported
+		s.enhanced.read(dir, st, d)
+	}
 	switch {
 	case st.KernelThread(): // has neither, which is the truth
 	case st.Dead():
 		d.missing.Gone = d.missing.Gone.With(event.FieldExe).With(event.FieldExeDeleted).With(event.FieldArgs)
 	default:
 		id := identity{st.PID, st.Start}
-		if err := s.readArgs(w, dir, id, d); err != nil {
+		if err := s.readText(w, dir, id, d); err != nil {
 			return err
 		}
 		return s.readExe(w, dir, id, d)
@@ -105,71 +116,90 @@ func (s *Scanner) isNamed(w *worker, dir int, id identity, path string) (named b
 	return named, w.end()
 }
 
-// readArgs reads the command line into w.text.
-func (s *Scanner) readArgs(w *worker, dir int, id identity, d *details) error {
+// readText reads what is in the memory of the process: the command line and, if it
+// is asked for, what is allowed of the environment, into w.text.
+func (s *Scanner) readText(w *worker, dir int, id identity, d *details) error {
+	env := s.enhanced != nil && len(s.enhanced.env) > 0
 	if !s.hung.room(id) {
 		d.givenUp = true
 		d.missing.Failed = d.missing.Failed.With(event.FieldArgs)
+		if env {
+			d.missing.Failed = d.missing.Failed.With(event.FieldEnv)
+		}
 		return nil
 	}
 	w.begin(id)
-	n, err := w.readCmdline(dir)
+	args, argsErr := w.read(dir, cmdlineFile, 0, procfile.MaxCmdline)
+	var vars int
+	var varsErr error
+	if env {
+		vars, varsErr = w.read(dir, environFile, args, procfile.MaxEnviron)
+	}
 	if err := w.end(); err != nil {
 		return err
 	}
-	if err != nil {
-		miss(&d.missing, err, event.FieldArgs)
-		return nil
-	}
-	d.args = n
-	if n == procfile.MaxCmdline {
-		d.missing.Truncated = d.missing.Truncated.With(event.FieldArgs)
+	d.args = args
+	note(&d.missing, event.FieldArgs, argsErr, args == procfile.MaxCmdline)
+	if env {
+		d.env = len(procfile.KeepEnv(w.text[args:args+vars], s.enhanced.env))
+		note(&d.missing, event.FieldEnv, varsErr, vars == procfile.MaxEnviron)
 	}
 	return nil
 }
 
-// readCmdline reads the command line into w.text, which grows up to its limit,
-// and returns how much there is.
-func (w *worker) readCmdline(dir int) (int, error) {
-	if len(w.text) == 0 {
-		w.text = make([]byte, minCmdline)
-	}
-	fd, err := openat(dir, cmdlineFile, unix.O_RDONLY)
+// read reads a file below dir into w.text from at on, which grows for it up to
+// limit bytes, and returns how many there are; none if there is an error.
+func (w *worker) read(dir int, name string, at, limit int) (int, error) {
+	fd, err := openat(dir, name, unix.O_RDONLY)
 	if err != nil {
 		return 0, err
 	}
 	defer closeFD(fd)
 	for n := 0; ; {
-		m, err := read(fd, w.text[n:])
+		m, err := read(fd, w.text[at+n:min(len(w.text), at+limit)])
 		n += m
 		if err != nil {
 			return 0, err
 		}
-		if n < len(w.text) || n == procfile.MaxCmdline {
+		if n == limit || at+n < len(w.text) {
 			return n, nil
 		}
-		grown := make([]byte, min(len(w.text)*4, procfile.MaxCmdline))
+		grown := make([]byte, min(max(len(w.text)*4, minText), at+limit))
 		copy(grown, w.text)
 		w.text = grown
 	}
 }
 
-// process makes the record of a process.
-func (s *Scanner) process(st *procfile.Stat, d *details, cmdline []byte) *event.Process {
+// process makes the record of a process, but for its memory. text begins with the
+// arguments and the environment.
+func (s *Scanner) process(st *procfile.Stat, d *details, text []byte) *event.Process {
 	p := &event.Process{
 		PID: st.PID, PPID: st.PPID,
 		Name: procfile.Unescape(st.Comm), Exe: string(s.rest[:d.exe]), ExeDeleted: d.deleted,
 		UID: d.status.UID, GID: d.status.GID, EUID: d.status.EUID, EGID: d.status.EGID, CapEffective: d.status.CapEffective,
 		Session: st.Session, TTY: st.TTY,
 		StartTicks: st.Start, StartTime: st.StartTime(s.boot),
-		State: st.State, Threads: st.Threads, RSS: st.RSS(s.pageSize), CPU: st.CPU(),
+		State: st.State, Threads: st.Threads, CPU: st.CPU(),
 		Missing: d.missing,
 	}
 	var cut bool
-	if p.Args, cut = procfile.SplitArgs(cmdline); cut {
+	if p.Args, cut = procfile.SplitArgs(text[:d.args]); cut {
 		p.Missing.Truncated = p.Missing.Truncated.With(event.FieldArgs)
 	}
+	if s.enhanced != nil {
+		s.enhanced.fill(p, d, text[d.args:d.args+d.env])
+	}
 	return p
+}
+
+// note records what became of reading a field that has a limit.
+func note(m *event.Mask, f event.Field, err error, cut bool) {
+	switch {
+	case err != nil:
+		miss(m, err, f)
+	case cut:
+		m.Truncated = m.Truncated.With(f)
+	}
 }
 
 // miss records why fields could not be read.

@@ -20,20 +20,29 @@
 //
 // # Hanging
 //
-// Arguments are read from the memory of the process, behind a lock that a stuck
-// process can hold for ever. Whoever reads them is watched: after [Config.Patience]
+// Arguments and environment are read from the memory of the process, behind a lock
+// that a stuck process can hold for ever. Whoever reads them is watched: after [Config.Patience]
 // the scan goes on with another goroutine, at the same process, without what hangs.
 // The mask says so. At most [Config.MaxHung] goroutines are left behind in this way;
 // while there are so many, no arguments are read at all. Each ends as soon as the
 // kernel answers, and touches nothing that is not its own.
 //
+// # Enhanced metadata
+//
+// With [Config.Enhanced] reading a process whole also reads its directory, control
+// group, namespaces, login and, of its environment, the variables that [Config.Env]
+// names. A known process costs a second file in each scan, statm, if this kernel has
+// the exact resident size there: a size that is exact in one scan and approximate in
+// the next would look like a change. It is read before stat, which then proves whose
+// it was.
+//
 // # What it can not see
 //
 //   - What starts and ends between two scans.
 //   - User ids, capabilities and arguments that a process changes in place are seen
-//     when its turn comes.
+//     when its turn comes; so is whatever [Config.Enhanced] adds.
 //   - RSS is the one in stat, which the kernel adds up from counters that lag behind
-//     by some dozens of pages for each CPU.
+//     by some dozens of pages for each CPU, unless [Scanner.RSSKind] says otherwise.
 //   - Arguments over 256 KiB or 4096 in number are cut, and the mask says so.
 //
 // What could not be read stands in the record's mask; see

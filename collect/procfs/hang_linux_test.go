@@ -16,9 +16,15 @@ import (
 // which makes later ones read them.
 func (f fixture) hang(pid int) (release func()) {
 	f.t.Helper()
-	cmdline := filepath.Join(f.dir, strconv.Itoa(pid), "cmdline")
-	f.must(os.Remove(cmdline))
-	f.must(unix.Mkfifo(cmdline, 0o600))
+	return f.hangAt(pid, "cmdline", sleeper(pid, 1).cmdline)
+}
+
+// hangAt is hang for any file, which will have this content.
+func (f fixture) hangAt(pid int, file, content string) (release func()) {
+	f.t.Helper()
+	path := filepath.Join(f.dir, strconv.Itoa(pid), file)
+	f.must(os.Remove(path))
+	f.must(unix.Mkfifo(path, 0o600))
 	released := false
 	release = func() {
 		if released {
@@ -26,10 +32,10 @@ func (f fixture) hang(pid int) (release func()) {
 		}
 		released = true
 		// One end for writing lets all readers go on; they find the end of the file.
-		w, err := os.OpenFile(cmdline, os.O_RDWR, 0)
+		w, err := os.OpenFile(path, os.O_RDWR, 0)
 		f.must(err)
-		f.must(os.Remove(cmdline))
-		f.must(os.WriteFile(cmdline, []byte(sleeper(pid, 1).cmdline), 0o600))
+		f.must(os.Remove(path))
+		f.must(os.WriteFile(path, []byte(content), 0o600))
 		f.must(w.Close())
 	}
 	f.t.Cleanup(release)

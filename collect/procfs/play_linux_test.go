@@ -64,6 +64,8 @@ func perform(role, argument string) error {
 	case "leader":
 		endMainThread()
 		return nil
+	case "chdir":
+		return os.Chdir(argument)
 	case "title":
 		return retitle("a new title")
 	case "threads":
@@ -166,7 +168,7 @@ func printScan(proc string) error {
 
 // printProbe prints what this process sees of another one.
 func printProbe(pid int32) error {
-	s, err := New(Config{})
+	s, err := New(Config{Enhanced: true, Env: []string{roleVariable}})
 	if err != nil {
 		return err
 	}

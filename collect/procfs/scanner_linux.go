@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"os"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -30,11 +31,17 @@ var errHidden = errors.New("process is hidden")
 type Config struct {
 	// Proc is where the process file system is mounted, "/proc" if empty.
 	Proc string
-	// Patience is how long reading the arguments of a process may take, at least,
-	// until they are given up; up to twice that. 0 is [DefaultPatience].
+	// Patience is how long reading the arguments and the environment of a process may
+	// take, at least, until they are given up; up to twice that. 0 is [DefaultPatience].
 	Patience time.Duration
 	// MaxHung is how many such readings may hang at once. 0 is [DefaultMaxHung].
 	MaxHung int
+	// Enhanced asks for the working directory, control group, container, namespaces
+	// and login of each process too, and for its exact resident size.
+	Enhanced bool
+	// Env are the names of the environment variables to record of each process, with
+	// Enhanced.
+	Env []string
 }
 
 // Scanner implements [collect.Scanner]. It is not safe for concurrent use.
@@ -46,6 +53,7 @@ type Scanner struct {
 	// not a process file system and may block.
 	readKnown func(proc int, name string, buf []byte) (int, error)
 	seed      maphash.Seed
+	enhanced  *enhanced // nil if not asked for
 
 	proc  int       // the process file system, open during a scan or probe
 	boot  time.Time // on the wall clock as it is set at the scan or probe in progress
@@ -56,10 +64,11 @@ type Scanner struct {
 	// caller then had to throw away, so that the next one must be full.
 	owed bool
 
-	stat [2][procfile.MaxStat]byte // two, to compare a first with a second reading
-	rest [maxRest]byte             // status, exe
-	path []byte                    // what PIDs are written into
-	text []byte                    // arguments; the worker's while there is one
+	stat  [2][procfile.MaxStat]byte // two, to compare a first with a second reading
+	statm [maxStatm]byte
+	rest  [maxRest]byte // status, exe
+	path  []byte        // what PIDs are written into
+	text  []byte        // arguments and environment; the worker's while there is one
 }
 
 var _ collect.Scanner = (*Scanner)(nil)
@@ -79,7 +88,7 @@ func New(c Config) (*Scanner, error) {
 	s := &Scanner{
 		config: c, pageSize: uint64(os.Getpagesize()), seed: maphash.MakeSeed(),
 		hung: hung{limit: c.MaxHung, at: make(map[identity]struct{})},
-		text: make([]byte, minCmdline), path: make([]byte, 0, maxPath),
+		text: make([]byte, minText), path: make([]byte, 0, maxPath),
 	}
 	if err := s.open(); err != nil {
 		return nil, err
@@ -90,6 +99,9 @@ func New(c Config) (*Scanner, error) {
 		s.readKnown = readStat
 	} else {
 		s.readKnown = readFile
+	}
+	if c.Enhanced {
+		s.enhanced = newEnhanced(s.proc, c.Env)
 	}
 	return s, nil
 }
@@ -139,6 +151,7 @@ func (s *Scanner) Scan(ctx context.Context, full bool, snap *collect.Snapshot) e
 	if err != nil {
 		return err
 	}
+	snap.Observations = slices.Grow(snap.Observations, len(pids))
 	next := 0
 	s.known.rewind()
 	err = s.watched(func(w *worker) error {

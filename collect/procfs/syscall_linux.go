@@ -10,11 +10,22 @@ import (
 // Names of files end in a NUL byte, so that the kernel can be given the constant
 // itself: package unix copies each name.
 const (
-	statFile    = "stat\x00"
-	statusFile  = "status\x00"
-	cmdlineFile = "cmdline\x00"
-	exeFile     = "exe\x00"
+	statFile      = "stat\x00"
+	statmFile     = "statm\x00"
+	statusFile    = "status\x00"
+	cmdlineFile   = "cmdline\x00"
+	environFile   = "environ\x00"
+	exeFile       = "exe\x00"
+	cwdFile       = "cwd\x00"
+	cgroupFile    = "cgroup\x00"
+	loginUIDFile  = "loginuid\x00"
+	sessionIDFile = "sessionid\x00"
 )
+
+// namespacePaths are the links of namespaceTypes.
+var namespacePaths = [...]string{
+	"ns/cgroup\x00", "ns/ipc\x00", "ns/mnt\x00", "ns/net\x00", "ns/pid\x00", "ns/time\x00", "ns/user\x00", "ns/uts\x00",
+}
 
 // openat opens a file below dir. name ends in a NUL byte.
 func openat(dir int, name string, flags int) (int, error) {

@@ -25,6 +25,8 @@ type record struct {
 	incomplete bool
 	// silent says that the host does not tell how this zombie ended.
 	silent bool
+	// kernel says that it is a thread of the kernel, which has no memory.
+	kernel bool
 }
 
 // fill takes over what stat shows.
@@ -33,7 +35,7 @@ func (r *record) fill(st *procfile.Stat) {
 		r.comm = string(st.Comm)
 	}
 	r.pid, r.ppid, r.session, r.tty = st.PID, st.PPID, st.Session, st.TTY
-	r.start, r.image, r.argStart = st.Start, st.Image, st.ArgStart
+	r.start, r.image, r.argStart, r.kernel = st.Start, st.Image, st.ArgStart, st.KernelThread()
 }
 
 // matches reports whether st shows nothing new. A process whose first thread
@@ -44,6 +46,10 @@ func (r *record) matches(st *procfile.Stat) bool {
 	}
 	return st.Dead() || r.session == st.Session && r.tty == st.TTY && r.image == st.Image && r.argStart == st.ArgStart
 }
+
+// mostSpare is for how many new processes of a scan memory is kept: the first one
+// finds as many as there are.
+const mostSpare = 256
 
 // table holds the records, sorted by PID. It is walked in that order, and what is
 // new waits beside it until the walk is over.
@@ -85,7 +91,7 @@ func (t *table) settle(scan uint64, complete bool) {
 func (t *table) merge() {
 	slices.SortFunc(t.fresh, func(a, b record) int { return cmp.Compare(a.pid, b.pid) })
 	i, j := len(t.records)-1, len(t.fresh)-1
-	t.records = append(t.records, t.fresh...)
+	t.records = append(slices.Grow(t.records, len(t.fresh)), t.fresh...)
 	for k := len(t.records) - 1; j >= 0; k-- {
 		if i >= 0 && t.records[i].pid > t.fresh[j].pid {
 			t.records[k] = t.records[i]
@@ -97,4 +103,7 @@ func (t *table) merge() {
 	}
 	clear(t.fresh)
 	t.fresh = t.fresh[:0]
+	if cap(t.fresh) > mostSpare {
+		t.fresh = nil
+	}
 }

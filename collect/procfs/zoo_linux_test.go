@@ -187,20 +187,27 @@ func TestHidePID(t *testing.T) {
 // TestSteadyScanAllocatesNothing: what a scan of known processes costs in memory
 // does not grow with their number.
 func TestSteadyScanAllocatesNothing(t *testing.T) {
-	allocs := func(n int) float64 {
+	allocs := func(n int, enhanced bool) float64 {
 		f := newFixture(t)
+		f.putSelf()
 		for pid := 1; pid <= n; pid++ {
 			f.put(pid, sleeper(pid, 1))
+			f.surround(pid, surrounded)
 		}
-		s, snap := newScanner(t, Config{Proc: f.dir}), new(collect.Snapshot)
+		s, snap := newScanner(t, Config{Proc: f.dir, Enhanced: enhanced, Env: []string{"LANG"}}), new(collect.Snapshot)
+		if enhanced {
+			s.enhanced.exact = true
+		}
 		return testing.AllocsPerRun(2*rereadEvery, func() {
 			if err := s.Scan(t.Context(), false, snap); err != nil {
 				t.Fatal(err)
 			}
 		})
 	}
-	if few, many := allocs(10), allocs(500); many > few || few > 20 {
-		t.Errorf("%v allocations a scan with 10 processes, %v with 500", few, many)
+	for _, enhanced := range []bool{false, true} {
+		if few, many := allocs(10, enhanced), allocs(200, enhanced); many > few || few > 20 {
+			t.Errorf("enhanced %v: %v allocations a scan with 10 processes, %v with 200", enhanced, few, many)
+		}
 	}
 }
 

@@ -286,6 +286,10 @@ func refusal(response *http.Response) error {
 		problem.Error = response.Status
 	}
 	switch response.StatusCode {
+	case http.StatusNotFound:
+		if early := tooEarly(response); early != nil {
+			return early
+		}
 	case http.StatusForbidden:
 		return fmt.Errorf("%w: %s", ErrForbidden, problem.Error)
 	case http.StatusConflict:

@@ -30,7 +30,7 @@ func exampleState() *State {
 		Collector:    Collector{State: "running", Since: at(1), Cause: "standalone", Activity: "idle", ActivityMS: 12, LastError: "read process 7: I/O error", TableSize: 75},
 		Registration: Registration{State: "unregistered", Since: at(0), Cause: "initial", Attempts: 1, Failures: 1, Heartbeats: Heartbeats{Sent: 1, Failed: 1}, AgentID: "8899aabbccddeeff", AgentVersion: "1.0.0", HeartbeatIntervalMS: 10000, LastError: "no answer within 2s"},
 		Config:       ConfigState{Version: 2, Pending: []string{"collection_interval"}},
-		Sources:      Sources{Events: "none", Snapshots: "portable"},
+		Sources:      Sources{Events: "none", Snapshots: "procfs", EnhancedMetadata: "on", RSSKind: "exact"},
 		Interval:     Interval{ConfiguredS: 30, CurrentS: 45, Reason: "configured, stretched by pressure"},
 		Cycle:        Cycle{Count: 3, LastAt: at(8), DurationMS: 12.5, Processes: 75, Events: 2, LeftOut: 1, Excluded: 1, Held: 1, Vanished: 1, Hidden: 1, Unreadable: 1, Unconfirmed: 1},
 		Totals:       Totals{Events: 80, ScansFailed: 1, ShortLived: 1, Outages: 1, NotesLost: 1, LogLinesLost: 1},

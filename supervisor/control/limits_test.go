@@ -180,7 +180,7 @@ func TestOthersAreRefused(t *testing.T) {
 }
 
 func TestRootAndTheDaemonsUserMayAsk(t *testing.T) {
-	server, err := New(Config{Path: "/s", Source: newFakeDaemon(), Events: newFakeDaemon(), Log: logrus.NewEntry(logrus.New())})
+	server, err := New(Config{Path: "/s", Source: newFakeDaemon(), Events: newFakeDaemon(), Processes: newFakeDaemon(), Log: logrus.NewEntry(logrus.New())})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -28,6 +28,7 @@ const (
 type limits struct {
 	connections int           // at once, on each of its listeners
 	followers   int           // streams that go on, at once; fewer, so that state is always answered
+	rebuilds    int           // tables of the past that are rebuilt at once
 	header      time.Duration // for sending a request
 	write       time.Duration // for reading what was asked for, or each part of a stream
 	selfCheck   time.Duration // between two requests of the server to itself
@@ -35,7 +36,7 @@ type limits struct {
 }
 
 func defaultLimits() limits {
-	return limits{connections: 32, followers: 16, header: 5 * time.Second, write: 10 * time.Second, selfCheck: 5 * time.Second, retry: 10 * time.Second}
+	return limits{connections: 32, followers: 16, rebuilds: 2, header: 5 * time.Second, write: 10 * time.Second, selfCheck: 5 * time.Second, retry: 10 * time.Second}
 }
 
 // Source says what state the daemon is in. State must not block.
@@ -68,6 +69,8 @@ type Config struct {
 	Path   string // of the socket, see [SocketPath]
 	Source Source
 	Events Events
+	// Processes are those of the host, now and in the past.
+	Processes Processes
 	// MetricsListen is a TCP address for /metrics and /healthz alone; empty is
 	// none. While it can not be had, the control socket serves on.
 	MetricsListen string
@@ -87,6 +90,7 @@ func (c *Config) Validate() error {
 	fault(len(c.Path) > maxSocketPath(), "path of the control socket is too long: "+c.Path)
 	fault(c.Source == nil, "source of state is missing")
 	fault(c.Events == nil, "events are missing")
+	fault(c.Processes == nil, "processes are missing")
 	fault(c.Log == nil, "log is missing")
 	return errors.Join(faults...)
 }
@@ -98,8 +102,11 @@ type Server struct {
 	limits  limits
 	// followers holds one value for each stream that goes on; never closed.
 	followers chan struct{}
-	pid       int                // whose connections are the server's own
-	allowed   func(uid int) bool // who may ask
+	// rebuilds holds one value for each table of the past that is rebuilt, which takes
+	// a core; never closed.
+	rebuilds chan struct{}
+	pid      int                // whose connections are the server's own
+	allowed  func(uid int) bool // who may ask
 
 	refused   atomic.Uint64 // connections of other users
 	busy      atomic.Uint64 // connections above the limit
@@ -124,6 +131,7 @@ func New(cfg Config) (*Server, error) {
 		allowed: func(uid int) bool { return uid == 0 || uid == own },
 	}
 	s.followers = make(chan struct{}, s.limits.followers)
+	s.rebuilds = make(chan struct{}, s.limits.rebuilds)
 	s.metrics = s.newMetrics()
 	return s, nil
 }
@@ -254,6 +262,7 @@ func (s *Server) routes() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /state", s.serveState)
 	mux.HandleFunc("GET /events", s.serveEvents)
+	mux.HandleFunc("GET /processes", s.serveProcesses)
 	s.addPublic(mux)
 	return mux
 }
@@ -269,7 +278,7 @@ func (s *Server) addPublic(mux *http.ServeMux) {
 	mux.HandleFunc("GET /healthz", s.serveHealth)
 	mux.HandleFunc("GET /ping", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		s.fail(w, http.StatusNotFound, fmt.Sprintf("there is no %q", r.URL.Path), "try /state, /events, /metrics or /healthz")
+		s.fail(w, http.StatusNotFound, fmt.Sprintf("there is no %q", r.URL.Path), "try /state, /events, /processes, /metrics or /healthz")
 	})
 }
 

@@ -33,6 +33,10 @@ type fakeDaemon struct {
 	grown  chan struct{} // closed and replaced when events grow
 	broken error         // what Query fails with, after sending what there is,
 	intact uint64        // once it is asked for events after this one
+
+	// rebuilding, if set, is sent to by each call of ProcessesAt, which then waits for
+	// the end of its context.
+	rebuilding chan struct{}
 }
 
 func newFakeDaemon() *fakeDaemon {
@@ -173,7 +177,7 @@ func serveLimited(t *testing.T, change func(*Config), limit func(*Server)) *runn
 	log := logrus.New()
 	log.SetOutput(io.Discard)
 	r := &running{daemon: newFakeDaemon(), path: filepath.Join(t.TempDir(), "s"), beats: make(beats, 1)}
-	cfg := Config{Path: r.path, Source: r.daemon, Events: r.daemon, Progress: r.beats, Log: logrus.NewEntry(log)}
+	cfg := Config{Path: r.path, Source: r.daemon, Events: r.daemon, Processes: r.daemon, Progress: r.beats, Log: logrus.NewEntry(log)}
 	if change != nil {
 		change(&cfg)
 	}

@@ -95,7 +95,17 @@ type ConfigState struct {
 type Sources struct {
 	Events    string `json:"events"`    // ebpf, connector or none
 	Snapshots string `json:"snapshots"` // ebpf, procfs or portable
+	// EnhancedMetadata is whether it is recorded: MetadataOff, ...
+	EnhancedMetadata string `json:"enhanced_metadata"`
+	RSSKind          string `json:"rss_kind"` // of events: exact or approximate
 }
+
+// Whether enhanced metadata is recorded.
+const (
+	MetadataOff         = "off"
+	MetadataOn          = "on"
+	MetadataUnsupported = "unsupported" // asked for, but the source does not have it
+)
 
 // Interval is the time between snapshots, in seconds.
 type Interval struct {

@@ -156,6 +156,55 @@ func (Source) EnumDescriptor() ([]byte, []int) {
 	return file_event_proto_rawDescGZIP(), []int{1}
 }
 
+// RssKind says how true rss is.
+type RssKind int32
+
+const (
+	// A counter of the kernel that lags behind.
+	RssKind_RSS_KIND_APPROXIMATE RssKind = 0
+	// Summed up when it was read.
+	RssKind_RSS_KIND_EXACT RssKind = 1
+)
+
+// Enum value maps for RssKind.
+var (
+	RssKind_name = map[int32]string{
+		0: "RSS_KIND_APPROXIMATE",
+		1: "RSS_KIND_EXACT",
+	}
+	RssKind_value = map[string]int32{
+		"RSS_KIND_APPROXIMATE": 0,
+		"RSS_KIND_EXACT":       1,
+	}
+)
+
+func (x RssKind) Enum() *RssKind {
+	p := new(RssKind)
+	*p = x
+	return p
+}
+
+func (x RssKind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (RssKind) Descriptor() protoreflect.EnumDescriptor {
+	return file_event_proto_enumTypes[2].Descriptor()
+}
+
+func (RssKind) Type() protoreflect.EnumType {
+	return &file_event_proto_enumTypes[2]
+}
+
+func (x RssKind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use RssKind.Descriptor instead.
+func (RssKind) EnumDescriptor() ([]byte, []int) {
+	return file_event_proto_rawDescGZIP(), []int{2}
+}
+
 type HashStatus int32
 
 const (
@@ -196,11 +245,11 @@ func (x HashStatus) String() string {
 }
 
 func (HashStatus) Descriptor() protoreflect.EnumDescriptor {
-	return file_event_proto_enumTypes[2].Descriptor()
+	return file_event_proto_enumTypes[3].Descriptor()
 }
 
 func (HashStatus) Type() protoreflect.EnumType {
-	return &file_event_proto_enumTypes[2]
+	return &file_event_proto_enumTypes[3]
 }
 
 func (x HashStatus) Number() protoreflect.EnumNumber {
@@ -209,40 +258,41 @@ func (x HashStatus) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use HashStatus.Descriptor instead.
 func (HashStatus) EnumDescriptor() ([]byte, []int) {
-	return file_event_proto_rawDescGZIP(), []int{2}
+	return file_event_proto_rawDescGZIP(), []int{3}
 }
 
 // Field names a field of Process. At most 64.
 type Field int32
 
 const (
-	Field_FIELD_UNKNOWN      Field = 0
-	Field_FIELD_PARENT       Field = 1
-	Field_FIELD_NAME         Field = 2
-	Field_FIELD_EXE          Field = 3
-	Field_FIELD_ARGS         Field = 4
-	Field_FIELD_CWD          Field = 5
-	Field_FIELD_UID          Field = 6
-	Field_FIELD_GID          Field = 7
-	Field_FIELD_EUID         Field = 8
-	Field_FIELD_EGID         Field = 9
-	Field_FIELD_LOGIN_UID    Field = 10
-	Field_FIELD_SESSION      Field = 11
-	Field_FIELD_TTY          Field = 12
-	Field_FIELD_CAPABILITIES Field = 13
-	Field_FIELD_START_TIME   Field = 14
-	Field_FIELD_CGROUP       Field = 15
-	Field_FIELD_CONTAINER    Field = 16
-	Field_FIELD_NAMESPACES   Field = 17
-	Field_FIELD_ENV          Field = 18
-	Field_FIELD_STATE        Field = 19
-	Field_FIELD_THREADS      Field = 20
-	Field_FIELD_RSS          Field = 21
-	Field_FIELD_CPU          Field = 22
-	Field_FIELD_HASH         Field = 23
-	Field_FIELD_EXIT         Field = 24
-	Field_FIELD_EXE_DELETED  Field = 25
-	Field_FIELD_CHANGES      Field = 26
+	Field_FIELD_UNKNOWN       Field = 0
+	Field_FIELD_PARENT        Field = 1
+	Field_FIELD_NAME          Field = 2
+	Field_FIELD_EXE           Field = 3
+	Field_FIELD_ARGS          Field = 4
+	Field_FIELD_CWD           Field = 5
+	Field_FIELD_UID           Field = 6
+	Field_FIELD_GID           Field = 7
+	Field_FIELD_EUID          Field = 8
+	Field_FIELD_EGID          Field = 9
+	Field_FIELD_LOGIN_UID     Field = 10
+	Field_FIELD_SESSION       Field = 11
+	Field_FIELD_TTY           Field = 12
+	Field_FIELD_CAPABILITIES  Field = 13
+	Field_FIELD_START_TIME    Field = 14
+	Field_FIELD_CGROUP        Field = 15
+	Field_FIELD_CONTAINER     Field = 16
+	Field_FIELD_NAMESPACES    Field = 17
+	Field_FIELD_ENV           Field = 18
+	Field_FIELD_STATE         Field = 19
+	Field_FIELD_THREADS       Field = 20
+	Field_FIELD_RSS           Field = 21
+	Field_FIELD_CPU           Field = 22
+	Field_FIELD_HASH          Field = 23
+	Field_FIELD_EXIT          Field = 24
+	Field_FIELD_EXE_DELETED   Field = 25
+	Field_FIELD_CHANGES       Field = 26
+	Field_FIELD_LOGIN_SESSION Field = 27
 )
 
 // Enum value maps for Field.
@@ -275,35 +325,37 @@ var (
 		24: "FIELD_EXIT",
 		25: "FIELD_EXE_DELETED",
 		26: "FIELD_CHANGES",
+		27: "FIELD_LOGIN_SESSION",
 	}
 	Field_value = map[string]int32{
-		"FIELD_UNKNOWN":      0,
-		"FIELD_PARENT":       1,
-		"FIELD_NAME":         2,
-		"FIELD_EXE":          3,
-		"FIELD_ARGS":         4,
-		"FIELD_CWD":          5,
-		"FIELD_UID":          6,
-		"FIELD_GID":          7,
-		"FIELD_EUID":         8,
-		"FIELD_EGID":         9,
-		"FIELD_LOGIN_UID":    10,
-		"FIELD_SESSION":      11,
-		"FIELD_TTY":          12,
-		"FIELD_CAPABILITIES": 13,
-		"FIELD_START_TIME":   14,
-		"FIELD_CGROUP":       15,
-		"FIELD_CONTAINER":    16,
-		"FIELD_NAMESPACES":   17,
-		"FIELD_ENV":          18,
-		"FIELD_STATE":        19,
-		"FIELD_THREADS":      20,
-		"FIELD_RSS":          21,
-		"FIELD_CPU":          22,
-		"FIELD_HASH":         23,
-		"FIELD_EXIT":         24,
-		"FIELD_EXE_DELETED":  25,
-		"FIELD_CHANGES":      26,
+		"FIELD_UNKNOWN":       0,
+		"FIELD_PARENT":        1,
+		"FIELD_NAME":          2,
+		"FIELD_EXE":           3,
+		"FIELD_ARGS":          4,
+		"FIELD_CWD":           5,
+		"FIELD_UID":           6,
+		"FIELD_GID":           7,
+		"FIELD_EUID":          8,
+		"FIELD_EGID":          9,
+		"FIELD_LOGIN_UID":     10,
+		"FIELD_SESSION":       11,
+		"FIELD_TTY":           12,
+		"FIELD_CAPABILITIES":  13,
+		"FIELD_START_TIME":    14,
+		"FIELD_CGROUP":        15,
+		"FIELD_CONTAINER":     16,
+		"FIELD_NAMESPACES":    17,
+		"FIELD_ENV":           18,
+		"FIELD_STATE":         19,
+		"FIELD_THREADS":       20,
+		"FIELD_RSS":           21,
+		"FIELD_CPU":           22,
+		"FIELD_HASH":          23,
+		"FIELD_EXIT":          24,
+		"FIELD_EXE_DELETED":   25,
+		"FIELD_CHANGES":       26,
+		"FIELD_LOGIN_SESSION": 27,
 	}
 )
 
@@ -318,11 +370,11 @@ func (x Field) String() string {
 }
 
 func (Field) Descriptor() protoreflect.EnumDescriptor {
-	return file_event_proto_enumTypes[3].Descriptor()
+	return file_event_proto_enumTypes[4].Descriptor()
 }
 
 func (Field) Type() protoreflect.EnumType {
-	return &file_event_proto_enumTypes[3]
+	return &file_event_proto_enumTypes[4]
 }
 
 func (x Field) Number() protoreflect.EnumNumber {
@@ -331,7 +383,7 @@ func (x Field) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Field.Descriptor instead.
 func (Field) EnumDescriptor() ([]byte, []int) {
-	return file_event_proto_rawDescGZIP(), []int{3}
+	return file_event_proto_rawDescGZIP(), []int{4}
 }
 
 type LossCause int32
@@ -397,11 +449,11 @@ func (x LossCause) String() string {
 }
 
 func (LossCause) Descriptor() protoreflect.EnumDescriptor {
-	return file_event_proto_enumTypes[4].Descriptor()
+	return file_event_proto_enumTypes[5].Descriptor()
 }
 
 func (LossCause) Type() protoreflect.EnumType {
-	return &file_event_proto_enumTypes[4]
+	return &file_event_proto_enumTypes[5]
 }
 
 func (x LossCause) Number() protoreflect.EnumNumber {
@@ -410,7 +462,7 @@ func (x LossCause) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use LossCause.Descriptor instead.
 func (LossCause) EnumDescriptor() ([]byte, []int) {
-	return file_event_proto_rawDescGZIP(), []int{4}
+	return file_event_proto_rawDescGZIP(), []int{5}
 }
 
 type SensorWhat int32
@@ -459,11 +511,11 @@ func (x SensorWhat) String() string {
 }
 
 func (SensorWhat) Descriptor() protoreflect.EnumDescriptor {
-	return file_event_proto_enumTypes[5].Descriptor()
+	return file_event_proto_enumTypes[6].Descriptor()
 }
 
 func (SensorWhat) Type() protoreflect.EnumType {
-	return &file_event_proto_enumTypes[5]
+	return &file_event_proto_enumTypes[6]
 }
 
 func (x SensorWhat) Number() protoreflect.EnumNumber {
@@ -472,7 +524,7 @@ func (x SensorWhat) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use SensorWhat.Descriptor instead.
 func (SensorWhat) EnumDescriptor() ([]byte, []int) {
-	return file_event_proto_rawDescGZIP(), []int{5}
+	return file_event_proto_rawDescGZIP(), []int{6}
 }
 
 // Event is one thing that happened to a process, or to the sensor itself.
@@ -678,7 +730,8 @@ type Process struct {
 	StartTime  int64  `protobuf:"fixed64,15,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
 	// Audit login uid; 4294967295 is unset.
 	LoginUid uint32 `protobuf:"varint,16,opt,name=login_uid,json=loginUid,proto3" json:"login_uid,omitempty"`
-	Session  int32  `protobuf:"varint,17,opt,name=session,proto3" json:"session,omitempty"`
+	// That of setsid(2).
+	Session int32 `protobuf:"varint,17,opt,name=session,proto3" json:"session,omitempty"`
 	// Device number of the controlling terminal, 0 is none.
 	Tty int32 `protobuf:"varint,18,opt,name=tty,proto3" json:"tty,omitempty"`
 	// Effective capabilities, one bit each.
@@ -697,9 +750,12 @@ type Process struct {
 	// Resident memory in bytes.
 	Rss uint64 `protobuf:"varint,27,opt,name=rss,proto3" json:"rss,omitempty"`
 	// User and system time of the thread group.
-	Cpu           int64    `protobuf:"varint,28,opt,name=cpu,proto3" json:"cpu,omitempty"`
-	Hash          *Hash    `protobuf:"bytes,29,opt,name=hash,proto3" json:"hash,omitempty"`
-	Missing       *Missing `protobuf:"bytes,30,opt,name=missing,proto3" json:"missing,omitempty"`
+	Cpu     int64    `protobuf:"varint,28,opt,name=cpu,proto3" json:"cpu,omitempty"`
+	Hash    *Hash    `protobuf:"bytes,29,opt,name=hash,proto3" json:"hash,omitempty"`
+	Missing *Missing `protobuf:"bytes,30,opt,name=missing,proto3" json:"missing,omitempty"`
+	RssKind RssKind  `protobuf:"varint,31,opt,name=rss_kind,json=rssKind,proto3,enum=daemoneye.procmond.event.v1.RssKind" json:"rss_kind,omitempty"`
+	// The kernel's audit session of the login; 0 or 4294967295 is none.
+	LoginSession  uint32 `protobuf:"varint,32,opt,name=login_session,json=loginSession,proto3" json:"login_session,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -942,6 +998,20 @@ func (x *Process) GetMissing() *Missing {
 		return x.Missing
 	}
 	return nil
+}
+
+func (x *Process) GetRssKind() RssKind {
+	if x != nil {
+		return x.RssKind
+	}
+	return RssKind_RSS_KIND_APPROXIMATE
+}
+
+func (x *Process) GetLoginSession() uint32 {
+	if x != nil {
+		return x.LoginSession
+	}
+	return 0
 }
 
 type Namespace struct {
@@ -1511,7 +1581,7 @@ const file_event_proto_rawDesc = "" +
 	"\x04exit\x18\r \x01(\v2!.daemoneye.procmond.event.v1.ExitR\x04exit\x12=\n" +
 	"\achanges\x18\x0e \x03(\v2#.daemoneye.procmond.event.v1.ChangeR\achanges\x125\n" +
 	"\x04loss\x18\x0f \x01(\v2!.daemoneye.procmond.event.v1.LossR\x04loss\x12;\n" +
-	"\x06sensor\x18\x10 \x01(\v2#.daemoneye.procmond.event.v1.SensorR\x06sensor\"\xc3\x06\n" +
+	"\x06sensor\x18\x10 \x01(\v2#.daemoneye.procmond.event.v1.SensorR\x06sensor\"\xa9\a\n" +
 	"\aProcess\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x1b\n" +
 	"\tparent_id\x18\x02 \x01(\fR\bparentId\x12\x10\n" +
@@ -1550,7 +1620,9 @@ const file_event_proto_rawDesc = "" +
 	"\x03rss\x18\x1b \x01(\x04R\x03rss\x12\x10\n" +
 	"\x03cpu\x18\x1c \x01(\x03R\x03cpu\x125\n" +
 	"\x04hash\x18\x1d \x01(\v2!.daemoneye.procmond.event.v1.HashR\x04hash\x12>\n" +
-	"\amissing\x18\x1e \x01(\v2$.daemoneye.procmond.event.v1.MissingR\amissing\"5\n" +
+	"\amissing\x18\x1e \x01(\v2$.daemoneye.procmond.event.v1.MissingR\amissing\x12?\n" +
+	"\brss_kind\x18\x1f \x01(\x0e2$.daemoneye.procmond.event.v1.RssKindR\arssKind\x12#\n" +
+	"\rlogin_session\x18  \x01(\rR\floginSession\"5\n" +
 	"\tNamespace\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\fR\x04type\x12\x14\n" +
 	"\x05inode\x18\x02 \x01(\x04R\x05inode\"\x93\x01\n" +
@@ -1605,13 +1677,16 @@ const file_event_proto_rawDesc = "" +
 	"\rSOURCE_KERNEL\x10\x01\x12\x0f\n" +
 	"\vSOURCE_SCAN\x10\x02\x12\x14\n" +
 	"\x10SOURCE_RECOVERED\x10\x03\x12\x11\n" +
-	"\rSOURCE_SENSOR\x10\x04*j\n" +
+	"\rSOURCE_SENSOR\x10\x04*7\n" +
+	"\aRssKind\x12\x18\n" +
+	"\x14RSS_KIND_APPROXIMATE\x10\x00\x12\x12\n" +
+	"\x0eRSS_KIND_EXACT\x10\x01*j\n" +
 	"\n" +
 	"HashStatus\x12\x14\n" +
 	"\x10HASH_STATUS_NONE\x10\x00\x12\x14\n" +
 	"\x10HASH_STATUS_DONE\x10\x01\x12\x17\n" +
 	"\x13HASH_STATUS_PENDING\x10\x02\x12\x17\n" +
-	"\x13HASH_STATUS_SKIPPED\x10\x03*\xe5\x03\n" +
+	"\x13HASH_STATUS_SKIPPED\x10\x03*\xfe\x03\n" +
 	"\x05Field\x12\x11\n" +
 	"\rFIELD_UNKNOWN\x10\x00\x12\x10\n" +
 	"\fFIELD_PARENT\x10\x01\x12\x0e\n" +
@@ -1646,7 +1721,8 @@ const file_event_proto_rawDesc = "" +
 	"\n" +
 	"FIELD_EXIT\x10\x18\x12\x15\n" +
 	"\x11FIELD_EXE_DELETED\x10\x19\x12\x11\n" +
-	"\rFIELD_CHANGES\x10\x1a*\xf3\x01\n" +
+	"\rFIELD_CHANGES\x10\x1a\x12\x17\n" +
+	"\x13FIELD_LOGIN_SESSION\x10\x1b*\xf3\x01\n" +
 	"\tLossCause\x12\x16\n" +
 	"\x12LOSS_CAUSE_UNKNOWN\x10\x00\x12\x13\n" +
 	"\x0fLOSS_CAUSE_DOWN\x10\x01\x12\x14\n" +
@@ -1680,45 +1756,47 @@ func file_event_proto_rawDescGZIP() []byte {
 	return file_event_proto_rawDescData
 }
 
-var file_event_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
+var file_event_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
 var file_event_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_event_proto_goTypes = []any{
 	(Kind)(0),         // 0: daemoneye.procmond.event.v1.Kind
 	(Source)(0),       // 1: daemoneye.procmond.event.v1.Source
-	(HashStatus)(0),   // 2: daemoneye.procmond.event.v1.HashStatus
-	(Field)(0),        // 3: daemoneye.procmond.event.v1.Field
-	(LossCause)(0),    // 4: daemoneye.procmond.event.v1.LossCause
-	(SensorWhat)(0),   // 5: daemoneye.procmond.event.v1.SensorWhat
-	(*Event)(nil),     // 6: daemoneye.procmond.event.v1.Event
-	(*Process)(nil),   // 7: daemoneye.procmond.event.v1.Process
-	(*Namespace)(nil), // 8: daemoneye.procmond.event.v1.Namespace
-	(*Hash)(nil),      // 9: daemoneye.procmond.event.v1.Hash
-	(*Missing)(nil),   // 10: daemoneye.procmond.event.v1.Missing
-	(*Exit)(nil),      // 11: daemoneye.procmond.event.v1.Exit
-	(*Change)(nil),    // 12: daemoneye.procmond.event.v1.Change
-	(*Loss)(nil),      // 13: daemoneye.procmond.event.v1.Loss
-	(*Sensor)(nil),    // 14: daemoneye.procmond.event.v1.Sensor
+	(RssKind)(0),      // 2: daemoneye.procmond.event.v1.RssKind
+	(HashStatus)(0),   // 3: daemoneye.procmond.event.v1.HashStatus
+	(Field)(0),        // 4: daemoneye.procmond.event.v1.Field
+	(LossCause)(0),    // 5: daemoneye.procmond.event.v1.LossCause
+	(SensorWhat)(0),   // 6: daemoneye.procmond.event.v1.SensorWhat
+	(*Event)(nil),     // 7: daemoneye.procmond.event.v1.Event
+	(*Process)(nil),   // 8: daemoneye.procmond.event.v1.Process
+	(*Namespace)(nil), // 9: daemoneye.procmond.event.v1.Namespace
+	(*Hash)(nil),      // 10: daemoneye.procmond.event.v1.Hash
+	(*Missing)(nil),   // 11: daemoneye.procmond.event.v1.Missing
+	(*Exit)(nil),      // 12: daemoneye.procmond.event.v1.Exit
+	(*Change)(nil),    // 13: daemoneye.procmond.event.v1.Change
+	(*Loss)(nil),      // 14: daemoneye.procmond.event.v1.Loss
+	(*Sensor)(nil),    // 15: daemoneye.procmond.event.v1.Sensor
 }
 var file_event_proto_depIdxs = []int32{
 	0,  // 0: daemoneye.procmond.event.v1.Event.kind:type_name -> daemoneye.procmond.event.v1.Kind
 	1,  // 1: daemoneye.procmond.event.v1.Event.source:type_name -> daemoneye.procmond.event.v1.Source
-	7,  // 2: daemoneye.procmond.event.v1.Event.process:type_name -> daemoneye.procmond.event.v1.Process
-	11, // 3: daemoneye.procmond.event.v1.Event.exit:type_name -> daemoneye.procmond.event.v1.Exit
-	12, // 4: daemoneye.procmond.event.v1.Event.changes:type_name -> daemoneye.procmond.event.v1.Change
-	13, // 5: daemoneye.procmond.event.v1.Event.loss:type_name -> daemoneye.procmond.event.v1.Loss
-	14, // 6: daemoneye.procmond.event.v1.Event.sensor:type_name -> daemoneye.procmond.event.v1.Sensor
-	8,  // 7: daemoneye.procmond.event.v1.Process.namespaces:type_name -> daemoneye.procmond.event.v1.Namespace
-	9,  // 8: daemoneye.procmond.event.v1.Process.hash:type_name -> daemoneye.procmond.event.v1.Hash
-	10, // 9: daemoneye.procmond.event.v1.Process.missing:type_name -> daemoneye.procmond.event.v1.Missing
-	2,  // 10: daemoneye.procmond.event.v1.Hash.status:type_name -> daemoneye.procmond.event.v1.HashStatus
-	3,  // 11: daemoneye.procmond.event.v1.Change.field:type_name -> daemoneye.procmond.event.v1.Field
-	4,  // 12: daemoneye.procmond.event.v1.Loss.cause:type_name -> daemoneye.procmond.event.v1.LossCause
-	5,  // 13: daemoneye.procmond.event.v1.Sensor.what:type_name -> daemoneye.procmond.event.v1.SensorWhat
-	14, // [14:14] is the sub-list for method output_type
-	14, // [14:14] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	8,  // 2: daemoneye.procmond.event.v1.Event.process:type_name -> daemoneye.procmond.event.v1.Process
+	12, // 3: daemoneye.procmond.event.v1.Event.exit:type_name -> daemoneye.procmond.event.v1.Exit
+	13, // 4: daemoneye.procmond.event.v1.Event.changes:type_name -> daemoneye.procmond.event.v1.Change
+	14, // 5: daemoneye.procmond.event.v1.Event.loss:type_name -> daemoneye.procmond.event.v1.Loss
+	15, // 6: daemoneye.procmond.event.v1.Event.sensor:type_name -> daemoneye.procmond.event.v1.Sensor
+	9,  // 7: daemoneye.procmond.event.v1.Process.namespaces:type_name -> daemoneye.procmond.event.v1.Namespace
+	10, // 8: daemoneye.procmond.event.v1.Process.hash:type_name -> daemoneye.procmond.event.v1.Hash
+	11, // 9: daemoneye.procmond.event.v1.Process.missing:type_name -> daemoneye.procmond.event.v1.Missing
+	2,  // 10: daemoneye.procmond.event.v1.Process.rss_kind:type_name -> daemoneye.procmond.event.v1.RssKind
+	3,  // 11: daemoneye.procmond.event.v1.Hash.status:type_name -> daemoneye.procmond.event.v1.HashStatus
+	4,  // 12: daemoneye.procmond.event.v1.Change.field:type_name -> daemoneye.procmond.event.v1.Field
+	5,  // 13: daemoneye.procmond.event.v1.Loss.cause:type_name -> daemoneye.procmond.event.v1.LossCause
+	6,  // 14: daemoneye.procmond.event.v1.Sensor.what:type_name -> daemoneye.procmond.event.v1.SensorWhat
+	15, // [15:15] is the sub-list for method output_type
+	15, // [15:15] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_event_proto_init() }
@@ -1731,7 +1809,7 @@ func file_event_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_event_proto_rawDesc), len(file_event_proto_rawDesc)),
-			NumEnums:      6,
+			NumEnums:      7,
 			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   0,

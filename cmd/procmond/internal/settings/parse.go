@@ -220,6 +220,21 @@ func parseListen(v *Values, s string) error {
 	return nil
 }
 
+// maxEnvNames keeps what is recorded of each process within reason.
+const maxEnvNames = 64
+
+func checkEnvNames(names []string) error {
+	if len(names) > maxEnvNames {
+		return fmt.Errorf("%d names are too many: want at most %d", len(names), maxEnvNames)
+	}
+	for _, name := range names {
+		if strings.ContainsAny(name, "=\x00") {
+			return fmt.Errorf("want the name of a variable alone, without a value: %q", name)
+		}
+	}
+	return nil
+}
+
 func parseSnapshots(v *Values, text string) error {
 	v.Snapshots = text
 	if text == SnapshotsProcfs && runtime.GOOS != "linux" {

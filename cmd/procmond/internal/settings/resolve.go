@@ -62,6 +62,9 @@ func Resolve(in Input) (v Values, faults Faults, warnings []string) {
 			}
 		}
 	}
+	if len(v.EnvAllow) > 0 && !v.EnhancedMetadata {
+		warnings = append(warnings, "env-allow has no effect without enhanced-metadata: no environment is recorded")
+	}
 	slices.SortStableFunc(faults, func(a, b Fault) int { return cmp.Compare(a.Line, b.Line) })
 	return v, faults, warnings
 }

@@ -65,6 +65,8 @@ type Values struct {
 	ComputeHashes      bool
 	HashMaxSize        uint64 // bytes
 	HashRate           uint64 // bytes per second
+	EnhancedMetadata   bool
+	EnvAllow           []string // names of environment variables
 	RetentionAge       time.Duration
 	RetentionBytes     uint64
 	Redact             []string

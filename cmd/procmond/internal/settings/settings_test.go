@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -56,6 +57,27 @@ func TestPrecedence(t *testing.T) {
 	}
 	if diff := cmp.Diff([]string{"pid:3"}, got.Exclude); diff != "" {
 		t.Errorf("a list of a higher place replaces: %s", diff)
+	}
+}
+
+func TestEnvironmentNames(t *testing.T) {
+	got, faults, warnings := Resolve(Input{Environ: []string{"PROCMOND_ENV_ALLOW=LANG,TZ"}})
+	if len(faults) > 0 || len(warnings) != 1 || !strings.Contains(warnings[0], "no effect without enhanced-metadata") {
+		t.Errorf("faults %v, warnings %q", faults, warnings)
+	}
+	if diff := cmp.Diff([]string{"LANG", "TZ"}, got.EnvAllow); diff != "" {
+		t.Error(diff)
+	}
+	got, faults, warnings = Resolve(Input{Flags: map[string][]string{"enhanced-metadata": {"true"}, "env-allow": {"LANG"}}})
+	if len(faults)+len(warnings) > 0 || !got.EnhancedMetadata {
+		t.Errorf("faults %v, warnings %q, %+v", faults, warnings, got)
+	}
+	many := slices.Repeat([]string{"LANG"}, maxEnvNames+1)
+	for want, names := range map[string][]string{"without a value": {"LANG=C"}, "too many": many, "want the name": {""}, "without": {"a\x00b"}} {
+		_, faults, _ := Resolve(Input{Flags: map[string][]string{"env-allow": names}})
+		if len(faults) != 1 || !strings.Contains(faults.Error(), want) {
+			t.Errorf("%q: faults %v, want one with %q", names, faults, want)
+		}
 	}
 }
 

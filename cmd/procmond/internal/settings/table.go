@@ -15,7 +15,7 @@ import (
 
 // Table returns all settings, in the order in which they are documented.
 func Table() []Setting {
-	return slices.Concat(dailySettings(), collectionSettings(), sourceSettings(), hashSettings(), deliverySettings())
+	return slices.Concat(dailySettings(), collectionSettings(), sourceSettings(), metadataSettings(), hashSettings(), deliverySettings())
 }
 
 // deliverySettings matter only to a daemon that has a broker.
@@ -180,6 +180,29 @@ func sourceSettings() []Setting {
 			Help:  "Source of snapshots: procfs reads Linux's /proc itself, portable uses gopsutil on every system. auto is procfs on Linux, else portable.",
 			parse: one(parseSnapshots),
 			show:  func(v *Values) string { return v.Snapshots },
+		},
+	}
+}
+
+// metadataSettings are about what is recorded of a process besides what a snapshot
+// always has.
+func metadataSettings() []Setting {
+	return []Setting{
+		{
+			Name: "enhanced-metadata", Placeholder: "BOOL", Default: "false", Choices: []string{"true", "false"}, Switch: true,
+			Help: "Record working directory, control group, container, other namespaces, login and exact memory of each process too;" +
+				" on Linux, with snapshots from procfs.",
+			parse: one(func(v *Values, s string) error { v.EnhancedMetadata = s == "true"; return nil }),
+			show:  func(v *Values) string { return fmt.Sprint(v.EnhancedMetadata) },
+		},
+		{
+			Name: "env-allow", Placeholder: "NAME", Many: true, Limits: "the name of an environment variable; at most 64 of them",
+			Help: "Record this environment variable of each process, as it was started with it, with --enhanced-metadata. Secrets are replaced as in arguments.",
+			parse: func(v *Values, texts []string) error {
+				v.EnvAllow = texts
+				return checkEnvNames(texts)
+			},
+			show: func(v *Values) string { return strings.Join(v.EnvAllow, "\x00") },
 		},
 	}
 }

@@ -1,0 +1,7 @@
+//go:build !linux
+
+package main
+
+// dropProgramPages does nothing here: the kernel counts and reclaims these pages in
+// its own way.
+func dropProgramPages() error { return nil }

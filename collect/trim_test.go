@@ -1,0 +1,35 @@
+package collect
+
+import (
+	"testing"
+	"time"
+)
+
+// TestTrim: memory is given back after a cycle that needed much, and only then.
+func TestTrim(t *testing.T) {
+	trimmed := 0
+	bubble(t, func(w *world) {
+		w.cfg.Trim = func() { trimmed++ }
+		w.host.spawn(1, 1)
+	}, func(t *testing.T, w *world) {
+		w.begin()
+		if trimmed != 1 {
+			t.Errorf("%d times after the first cycle, want once", trimmed)
+		}
+		w.host.spawn(2, 2)
+		pass(10 * time.Minute)
+		if trimmed != 1 {
+			t.Errorf("%d times after quiet cycles, want once", trimmed)
+		}
+		for pid := range int32(manyEvents) {
+			w.host.spawn(pid+3, uint64(pid+3))
+		}
+		pass(10 * time.Minute)
+		if trimmed != 2 {
+			t.Errorf("%d times after a large cycle, want twice", trimmed)
+		}
+		if n := w.handle.Status().Totals.Events; n < manyEvents+2 {
+			t.Errorf("%d events", n)
+		}
+	})
+}

@@ -1,0 +1,257 @@
+package store
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	gocmp "github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"daemoneye.dev/procmond/collect/event"
+)
+
+// pastModel plays a host whose processes start, change their names and end, and keeps
+// the truth.
+type pastModel struct {
+	now    time.Time
+	n      uint64
+	lives  []*modelLife
+	events []*event.Event
+}
+
+type modelLife struct {
+	record     event.Process
+	start, end time.Time // end is zero while it lives
+	names      []modelName
+}
+
+type modelName struct {
+	since time.Time
+	name  string
+}
+
+func (l *modelLife) nameAt(at time.Time) string {
+	name := l.names[0].name
+	for _, n := range l.names {
+		if !n.since.After(at) {
+			name = n.name
+		}
+	}
+	return name
+}
+
+func (m *pastModel) event(k event.Kind, at time.Time, p event.Process) *event.Event {
+	e := &event.Event{Kind: k, Time: at, Observed: m.now, HostID: "host", Process: p}
+	m.events = append(m.events, e)
+	return e
+}
+
+// start begins a process that was there for some time when it is seen. PIDs are few,
+// so that they are used again.
+func (m *pastModel) start(unseen time.Duration) {
+	m.n++
+	p := *testProcess(m.n)
+	p.PID, p.StartTime, p.Name, p.State = int32(m.n%5), m.now.Add(-unseen), "first", 'S'
+	m.lives = append(m.lives, &modelLife{record: p, start: p.StartTime, names: []modelName{{p.StartTime, p.Name}}})
+	m.event(event.KindStart, p.StartTime, p)
+}
+
+func (m *pastModel) rename(l *modelLife) {
+	old := l.record.Name
+	l.record.Name = fmt.Sprintf("name %d", len(l.names))
+	l.names = append(l.names, modelName{m.now, l.record.Name})
+	m.event(event.KindModify, m.now, l.record).Changes = []event.Change{{Field: event.FieldName, Old: old, New: l.record.Name}}
+}
+
+func (m *pastModel) end(l *modelLife) {
+	l.end = m.now
+	m.event(event.KindStop, m.now, l.record)
+}
+
+func (m *pastModel) living() (all []*modelLife) {
+	for _, l := range m.lives {
+		if l.end.IsZero() {
+			all = append(all, l)
+		}
+	}
+	return all
+}
+
+func (m *pastModel) table() (all []*event.Process) {
+	for _, l := range m.living() {
+		all = append(all, &l.record)
+	}
+	return all
+}
+
+// at is the truth, as text.
+func (m *pastModel) at(at time.Time) (all []string) {
+	for _, l := range m.lives {
+		if !l.start.After(at) && (l.end.IsZero() || l.end.After(at)) {
+			all = append(all, fmt.Sprintf("%s %s", l.record.ID, l.nameAt(at)))
+		}
+	}
+	slices.Sort(all)
+	return all
+}
+
+func (p *Past) text() (all []string) {
+	for i := range p.Lives {
+		all = append(all, fmt.Sprintf("%s %s", p.Lives[i].Process.ID, p.Lives[i].Process.Name))
+	}
+	slices.Sort(all)
+	return all
+}
+
+// TestPastIsTheTruth asks for every moment of random histories of which the first
+// events are not kept any more.
+func TestPastIsTheTruth(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		m := &pastModel{now: testTime}
+		for range rapid.IntRange(1, 40).Draw(t, "steps") {
+			m.now = m.now.Add(time.Second)
+			living := m.living()
+			what := rapid.IntRange(0, 3).Draw(t, "what")
+			switch {
+			case what == 0 || len(living) == 0:
+				m.start(time.Duration(rapid.IntRange(0, 3).Draw(t, "unseen")) * time.Second)
+			case what == 1:
+				m.end(rapid.SampledFrom(living).Draw(t, "end"))
+			default:
+				m.rename(rapid.SampledFrom(living).Draw(t, "rename"))
+			}
+		}
+		floor := rapid.IntRange(0, len(m.events)-1).Draw(t, "floor")
+		oldest := m.events[floor].Observed
+		for at := oldest; !at.After(m.now); at = at.Add(500 * time.Millisecond) {
+			p := &past{at: at, lives: make(map[event.ID]*life)}
+			for _, e := range m.events[floor:] {
+				p.take(e)
+			}
+			p.meet(m.table())
+			r := p.result(m.now)
+			if diff := gocmp.Diff(m.at(at), r.text()); diff != "" {
+				t.Fatalf("at %v (-want +got):\n%s", at.Sub(testTime), diff)
+			}
+			for i := range r.Lives {
+				if r.Lives[i].EndLost {
+					t.Fatalf("at %v: the end of %v is not lost", at.Sub(testTime), r.Lives[i].Process.ID)
+				}
+			}
+			if !slices.IsSortedFunc(r.Lives, func(a, b Life) int { return cmp.Compare(a.Process.PID, b.Process.PID) }) {
+				t.Fatal("not sorted")
+			}
+		}
+	})
+}
+
+// TestPastDoubts is what is said of a process of which not all is known.
+func TestPastDoubts(t *testing.T) {
+	at := testTime.Add(time.Minute)
+	history := func(events ...*event.Event) Life {
+		p := &past{at: at, lives: make(map[event.ID]*life)}
+		for _, e := range events {
+			p.take(e)
+		}
+		p.meet(nil)
+		r := p.result(testTime)
+		if len(r.Lives) != 1 {
+			t.Fatalf("%d lives, want 1", len(r.Lives))
+		}
+		r.Lives[0].Process = event.Process{}
+		return r.Lives[0]
+	}
+	q := *testProcess(1)
+	q.StartTime = testTime
+	on := func(k event.Kind, when time.Duration) *event.Event {
+		return &event.Event{Kind: k, Time: testTime.Add(when), Observed: testTime.Add(when), Process: q}
+	}
+	stop := on(event.KindStop, time.Hour)
+	stop.NotBefore = testTime.Add(30 * time.Second)
+	late := on(event.KindStart, 0)
+	late.Observed = testTime.Add(time.Hour)
+	for name, c := range map[string]struct {
+		got, want Life
+	}{
+		"nothing":                {history(on(event.KindStart, 0), on(event.KindStop, time.Hour)), Life{}},
+		"only its end is kept":   {history(on(event.KindStop, time.Hour)), Life{}},
+		"its end is not kept":    {history(on(event.KindStart, 0)), Life{EndLost: true}},
+		"it may have ended":      {history(on(event.KindStart, 0), stop), Life{LastSeen: stop.NotBefore}},
+		"it had changed by then": {history(on(event.KindExec, time.Hour), on(event.KindStop, 2*time.Hour)), Life{SeenLater: true}},
+		"it was not seen yet":    {history(late, on(event.KindStop, 2*time.Hour)), Life{SeenLater: true}},
+	} {
+		if diff := gocmp.Diff(c.want, c.got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+	}
+}
+
+// TestPastOfAStore: the newest table, a moment before it, one that is not kept, and a
+// gap, of a store that runs and of one that does not.
+func TestPastOfAStore(t *testing.T) {
+	c := testConfig(t, nil)
+	c.Dir = t.TempDir() + "/db"
+	s := mustOpen(t, c)
+	begun := func(b *event.Batch) *event.Batch {
+		for _, e := range b.Events {
+			e.Process.StartTime = e.Time
+		}
+		for _, p := range b.Put {
+			p.StartTime = b.AsOf
+		}
+		return b
+	}
+	mustAppend(t, s, begun(testBatch(testTime, 1, 2)))
+	down := event.Loss{Cause: event.LossDown, From: testTime.Add(time.Minute), To: testTime.Add(time.Hour)}
+	b := begun(testBatch(testTime.Add(time.Hour), 3))
+	b.Delete = []event.ID{testProcess(1).ID}
+	gone := *testProcess(1)
+	gone.StartTime = testTime
+	b.Events = append(b.Events,
+		&event.Event{Kind: event.KindLoss, Time: b.AsOf, Observed: b.AsOf, Loss: &down},
+		&event.Event{Kind: event.KindStop, Time: b.AsOf, Observed: b.AsOf, NotBefore: testTime, Process: gone})
+	mustAppend(t, s, b)
+	check := func(name string, past func(at time.Time) (*Past, error)) {
+		for _, c := range []struct {
+			at    time.Time
+			lives []uint64
+			gaps  int
+		}{
+			{time.Time{}, []uint64{2, 3}, 0},
+			{testTime.Add(2 * time.Hour), []uint64{2, 3}, 0},
+			{testTime.Add(30 * time.Minute), []uint64{1, 2}, 1},
+			{testTime, []uint64{1, 2}, 0},
+		} {
+			p, err := past(c.at)
+			if err != nil {
+				t.Fatalf("%s at %v: %v", name, c.at, err)
+			}
+			var want []string
+			for _, n := range c.lives {
+				want = append(want, fmt.Sprintf("%s %s", testProcess(n).ID, testProcess(n).Name))
+			}
+			slices.Sort(want)
+			if diff := gocmp.Diff(want, p.text()); diff != "" || len(p.Gaps) != c.gaps || !p.AsOf.Equal(b.AsOf) {
+				t.Errorf("%s at %v: %d gaps, want %d, as of %v (-want +got):\n%s", name, c.at, len(p.Gaps), c.gaps, p.AsOf, diff)
+			}
+		}
+		var early *BeforeRecordError
+		if _, err := past(testTime.Add(-time.Second)); !errors.As(err, &early) || !early.Oldest.Equal(testTime) {
+			t.Errorf("%s before it began: %v", name, err)
+		}
+	}
+	check("running", func(at time.Time) (*Past, error) { return s.Past(t.Context(), at, nil) })
+	mustClose(t, s, true)
+	copied, err := OpenCopy(t.Context(), c.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	check("copy", func(at time.Time) (*Past, error) { return copied.Past(t.Context(), at, nil) })
+	if err := copied.Close(); err != nil {
+		t.Error(err)
+	}
+}
