@@ -7,6 +7,7 @@ import (
 
 	"daemoneye.dev/procmond/collect"
 	"daemoneye.dev/procmond/collect/event"
+	"daemoneye.dev/procmond/collect/internal/scantest"
 	"daemoneye.dev/procmond/collect/internal/zoo"
 )
 
@@ -24,19 +25,19 @@ func wantStuck(t *testing.T, o collect.Observation) {
 func TestStuckProcess(t *testing.T) {
 	const patience = 50 * time.Millisecond
 	s := newScanner(t, Config{Patience: patience})
-	scan(t, s, false)
+	scantest.Scan(t, s, false)
 	victim := zoo.NewStuck(t, "stuck", "behind", "a lock")
 	victim.Stick()
 	other := zoo.Start(t, "wait", zoo.With("the next one"))
-	snap := scan(t, s, false)
-	wantStuck(t, whole(t, snap, victim.PID))
-	if p := whole(t, snap, other.PID).Process; !slices.Equal(p.Args, []string{"the next one"}) {
+	snap := scantest.Scan(t, s, false)
+	wantStuck(t, scantest.Whole(t, snap, victim.PID))
+	if p := scantest.Whole(t, snap, other.PID).Process; !slices.Equal(p.Args, []string{"the next one"}) {
 		t.Errorf("the next process: %+v", p)
 	}
 	threads := zoo.Threads(t)
 	for i := range 2 * rereadEvery { // its turn comes, and it is not tried again
 		began := time.Now()
-		o := observed(t, scan(t, s, i == rereadEvery), victim.PID)
+		o := scantest.Observed(t, scantest.Scan(t, s, i == rereadEvery), victim.PID)
 		if took := time.Since(began); took > patience+5*time.Second {
 			t.Fatalf("a scan took %v", took)
 		}
@@ -57,7 +58,7 @@ func TestStuckProcess(t *testing.T) {
 	}
 	victim.Release()
 	zoo.Await(t, "the arguments", func() bool {
-		p := observed(t, scan(t, s, false), victim.PID).Process
+		p := scantest.Observed(t, scantest.Scan(t, s, false), victim.PID).Process
 		return p != nil && slices.Equal(p.Args, []string{"stuck", "behind", "a lock"}) && p.Missing.Failed == 0
 	})
 	if n := s.hung.count(); n != 0 {
@@ -69,15 +70,15 @@ func TestStuckProcess(t *testing.T) {
 func TestKnownProcessSticks(t *testing.T) {
 	victim := zoo.NewStuck(t, "known")
 	s := newScanner(t, Config{Patience: 50 * time.Millisecond})
-	scan(t, s, false)
+	scantest.Scan(t, s, false)
 	victim.Stick()
 	for range 2 * rereadEvery {
-		snap := scan(t, s, false)
+		snap := scantest.Scan(t, s, false)
 		if s.turn(victim.PID) {
-			wantStuck(t, whole(t, snap, victim.PID))
+			wantStuck(t, scantest.Whole(t, snap, victim.PID))
 			return
 		}
-		if o := observed(t, snap, victim.PID); o.Process != nil || s.hung.count() != 0 {
+		if o := scantest.Observed(t, snap, victim.PID); o.Process != nil || s.hung.count() != 0 {
 			t.Fatalf("got %+v of %+v, and %d workers hang", o, o.Process, s.hung.count())
 		}
 	}
@@ -97,9 +98,9 @@ func TestStuckProcesses(t *testing.T) {
 	s := newScanner(t, Config{Patience: 20 * time.Millisecond, MaxHung: limit})
 	threads := zoo.Threads(t)
 	for range 3 {
-		snap := scan(t, s, true)
+		snap := scantest.Scan(t, s, true)
 		for _, victim := range victims {
-			wantStuck(t, whole(t, snap, victim.PID))
+			wantStuck(t, scantest.Whole(t, snap, victim.PID))
 		}
 		if hung := s.hung.count(); hung != limit {
 			t.Fatalf("%d workers hang, want %d", hung, limit)
@@ -111,7 +112,7 @@ func TestStuckProcesses(t *testing.T) {
 	for _, victim := range victims {
 		victim.Release()
 		zoo.Await(t, "the arguments", func() bool {
-			p := observed(t, scan(t, s, true), victim.PID).Process
+			p := scantest.Observed(t, scantest.Scan(t, s, true), victim.PID).Process
 			return slices.Equal(p.Args, []string{"stuck"})
 		})
 	}

@@ -86,6 +86,8 @@ func begin(name, argument string, more Roles) (Act, error) {
 		return func(string) error { return takeIDs() }, nil
 	case "leader":
 		return func(string) error { endMainThread(); return nil }, nil
+	case "chdir":
+		return func(string) error { return os.Chdir(argument) }, nil
 	case "title":
 		return func(string) error { return retitle(argument) }, nil
 	case "threads":

@@ -71,8 +71,11 @@ func forkAt(pid *int32) (int32, unix.Errno) {
 		setTID:     uint64(uintptr(unsafe.Pointer(pid))), setTIDSize: 1,
 	}
 	child, _, errno := unix.RawSyscall(unix.SYS_CLONE3, uintptr(unsafe.Pointer(&args)), unsafe.Sizeof(args), 0)
-	for errno == 0 && child == 0 {
-		_, _, _ = unix.RawSyscall(unix.SYS_PPOLL, 0, 0, 0)
+	if errno == 0 && child == 0 {
+		_, _, _ = unix.RawSyscall(unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0)
+		for {
+			_, _, _ = unix.RawSyscall(unix.SYS_PPOLL, 0, 0, 0)
+		}
 	}
 	return int32(child), errno
 }

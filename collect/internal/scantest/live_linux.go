@@ -1,9 +1,7 @@
-package portable
+package scantest
 
 import (
 	"context"
-	"encoding/json"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,21 +16,16 @@ import (
 
 	"daemoneye.dev/procmond/collect"
 	"daemoneye.dev/procmond/collect/event"
-
 	"daemoneye.dev/procmond/collect/internal/procfile"
+	"daemoneye.dev/procmond/collect/internal/zoo"
 )
 
-// with returns a change of the arguments.
-func with(args ...string) func(*exec.Cmd) {
-	return func(c *exec.Cmd) { c.Args = args }
-}
-
-func TestStartedProcess(t *testing.T) {
-	s := newScanner(t, Config{})
-	scan(t, s, false)
+func (s Source) testStartedProcess(t *testing.T) {
+	scanner := s.host(t)
+	Scan(t, scanner, false)
 	before := time.Now()
-	c := start(t, "wait", with("watched", "one", "two words"))
-	o := whole(t, scan(t, s, false), c.pid)
+	c := zoo.Start(t, "wait", zoo.With("watched", "one", "two words"))
+	o := Whole(t, Scan(t, scanner, false), c.PID)
 	p := o.Process
 	exe, err := os.Executable()
 	if err != nil {
@@ -45,13 +38,13 @@ func TestStartedProcess(t *testing.T) {
 		p.GID != uint32(os.Getgid()) || p.EGID != uint32(os.Getegid()) || p.Name == "" || o.Threads < 1 || o.RSS == 0 || o.Exit != nil {
 		t.Errorf("got %+v of %+v", o, p)
 	}
-	if p.Missing.Absent() != unsupported {
+	if p.Missing.Absent() != s.Unsupported {
 		t.Errorf("missing %+v", p.Missing)
 	}
 	if d := p.StartTime.Sub(before); d < -time.Second || d > time.Minute {
 		t.Errorf("started %v after it was started", d)
 	}
-	b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(int(c.pid)), "stat"))
+	b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(int(c.PID)), "stat"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,12 +53,12 @@ func TestStartedProcess(t *testing.T) {
 	}
 }
 
-func TestExecInPlace(t *testing.T) {
-	s := newScanner(t, Config{})
-	c := start(t, "exec", with("first", "image"))
-	first := whole(t, scan(t, s, false), c.pid)
-	c.act()
-	second := whole(t, scan(t, s, false), c.pid)
+func (s Source) testExecInPlace(t *testing.T) {
+	scanner := s.host(t)
+	c := zoo.Start(t, "exec", zoo.With("first", "image"))
+	first := Whole(t, Scan(t, scanner, false), c.PID)
+	c.Act()
+	second := Whole(t, Scan(t, scanner, false), c.PID)
 	if first.StartTicks != second.StartTicks || first.ExecChanged || !second.ExecChanged {
 		t.Errorf("first %+v\nsecond %+v\nwant one process and an exec in the second", first, second)
 	}
@@ -74,30 +67,30 @@ func TestExecInPlace(t *testing.T) {
 	}
 }
 
-func TestRenameIsNoExec(t *testing.T) {
-	s := newScanner(t, Config{})
-	c := start(t, "rename a)\n\\ (b", nil)
-	scan(t, s, false)
-	c.act()
-	o := whole(t, scan(t, s, false), c.pid)
+func (s Source) testRename(t *testing.T) {
+	scanner := s.host(t)
+	c := zoo.Start(t, "rename a)\n\\ (b", nil)
+	Scan(t, scanner, false)
+	c.Act()
+	o := Whole(t, Scan(t, scanner, false), c.PID)
 	if o.Process.Name != "a)\n\\ (b" || o.ExecChanged {
 		t.Errorf("name %q, exec %v", o.Process.Name, o.ExecChanged)
 	}
 }
 
-func TestUserAndGroupIDs(t *testing.T) {
+func (s Source) testIDs(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("only root can take other ids")
 	}
-	c := start(t, "ids", nil)
-	c.act()
-	p := whole(t, scan(t, newScanner(t, Config{}), false), c.pid).Process
+	c := zoo.Start(t, "ids", nil)
+	c.Act()
+	p := Whole(t, Scan(t, s.host(t), false), c.PID).Process
 	if got := []uint32{p.UID, p.EUID, p.GID, p.EGID}; !cmp.Equal(got, []uint32{1001, 1002, 1003, 1004}) {
 		t.Errorf("ids %v", got)
 	}
 }
 
-func TestZombie(t *testing.T) {
+func (s Source) testZombie(t *testing.T) {
 	tests := []struct {
 		name, role string
 		kill       bool
@@ -109,16 +102,16 @@ func TestZombie(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			s := newScanner(t, Config{})
-			c := start(t, tt.role, nil)
+			scanner := s.host(t)
+			c := zoo.Start(t, tt.role, nil)
 			if tt.kill {
-				scan(t, s, false)
-				if err := c.cmd.Process.Kill(); err != nil {
+				Scan(t, scanner, false)
+				if err := c.Cmd.Process.Kill(); err != nil {
 					t.Fatal(err)
 				}
 			}
-			c.ended()
-			o := observed(t, scan(t, s, !tt.kill), c.pid)
+			c.Ended()
+			o := Observed(t, Scan(t, scanner, !tt.kill), c.PID)
 			if o.State != event.StateZombie || o.Threads > 1 || o.Exit == nil {
 				t.Fatalf("got %+v, want a zombie that says how it ended", o)
 			}
@@ -126,7 +119,7 @@ func TestZombie(t *testing.T) {
 			if d := cmp.Diff(&tt.want, o.Exit); d != "" {
 				t.Errorf("-want +got:\n%s", d)
 			}
-			p := whole(t, scan(t, s, true), c.pid).Process
+			p := Whole(t, Scan(t, scanner, true), c.PID).Process
 			if p.Exe != "" || p.Args != nil || !p.Missing.Gone.Has(event.FieldExe) || !p.Missing.Gone.Has(event.FieldArgs) {
 				t.Errorf("got %+v, want executable and arguments gone", p)
 			}
@@ -134,72 +127,50 @@ func TestZombie(t *testing.T) {
 	}
 }
 
-func TestProcessOutlivesItsFirstThread(t *testing.T) {
-	s := newScanner(t, Config{})
-	c := start(t, "leader", nil)
-	scan(t, s, false)
-	c.act()
-	o := observed(t, scan(t, s, false), c.pid)
+func (s Source) testFirstThread(t *testing.T) {
+	scanner := s.host(t)
+	c := zoo.Start(t, "leader", nil)
+	Scan(t, scanner, false)
+	c.Act()
+	o := Observed(t, Scan(t, scanner, false), c.PID)
 	if o.State != event.StateZombie || o.Threads < 2 || o.Exit != nil || o.ExecChanged {
 		t.Errorf("got %+v, want a process without its first thread", o)
 	}
 }
 
-// copyBinary copies the test binary.
-func copyBinary(t *testing.T, name string) string {
-	t.Helper()
-	from, err := os.Open("/proc/self/exe")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = from.Close() }()
-	path := filepath.Join(t.TempDir(), name)
-	to, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o755)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := io.Copy(to, from); err != nil {
-		t.Fatal(err)
-	}
-	if err := to.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
-
-func TestDeletedExecutable(t *testing.T) {
+func (s Source) testDeletedExecutable(t *testing.T) {
 	for _, name := range []string{"plain", "named (deleted)"} {
 		t.Run(name, func(t *testing.T) {
-			path := copyBinary(t, name)
-			c := start(t, "wait", func(cmd *exec.Cmd) { cmd.Path = path })
-			s := newScanner(t, Config{})
-			if p := whole(t, scan(t, s, true), c.pid).Process; p.Exe != path || p.ExeDeleted {
+			path := zoo.Binary(t, name)
+			c := zoo.Start(t, "wait", func(cmd *exec.Cmd) { cmd.Path = path })
+			scanner := s.host(t)
+			if p := Whole(t, Scan(t, scanner, true), c.PID).Process; p.Exe != path || p.ExeDeleted {
 				t.Errorf("before: %q, deleted %v, want %q", p.Exe, p.ExeDeleted, path)
 			}
 			if err := os.Remove(path); err != nil {
 				t.Fatal(err)
 			}
-			if p := whole(t, scan(t, s, true), c.pid).Process; p.Exe != path || !p.ExeDeleted {
+			if p := Whole(t, Scan(t, scanner, true), c.PID).Process; p.Exe != path || !p.ExeDeleted {
 				t.Errorf("after: %q, deleted %v, want %q, deleted", p.Exe, p.ExeDeleted, path)
 			}
 		})
 	}
 }
 
-func TestMovedExecutableIsNoExec(t *testing.T) {
-	path := copyBinary(t, "before")
-	c := start(t, "wait", func(cmd *exec.Cmd) { cmd.Path = path })
-	s := newScanner(t, Config{})
-	scan(t, s, false)
+func (s Source) testMovedExecutable(t *testing.T) {
+	path := zoo.Binary(t, "before")
+	c := zoo.Start(t, "wait", func(cmd *exec.Cmd) { cmd.Path = path })
+	scanner := s.host(t)
+	Scan(t, scanner, false)
 	if err := os.Rename(path, path+"-moved"); err != nil {
 		t.Fatal(err)
 	}
-	if o := whole(t, scan(t, s, true), c.pid); o.Process.Exe != path+"-moved" || o.ExecChanged {
+	if o := Whole(t, Scan(t, scanner, true), c.PID); o.Process.Exe != path+"-moved" || o.ExecChanged {
 		t.Errorf("executable %q, exec %v", o.Process.Exe, o.ExecChanged)
 	}
 }
 
-func TestArguments(t *testing.T) {
+func (s Source) testArguments(t *testing.T) {
 	long := strings.Repeat("x", 100<<10)
 	tests := []struct {
 		name string
@@ -215,8 +186,8 @@ func TestArguments(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			c := start(t, "wait", with(tt.args...))
-			p := whole(t, scan(t, newScanner(t, Config{}), false), c.pid).Process
+			c := zoo.Start(t, "wait", zoo.With(tt.args...))
+			p := Whole(t, Scan(t, s.host(t), false), c.PID).Process
 			if cut := p.Missing.Truncated.Has(event.FieldArgs); cut != tt.cut {
 				t.Errorf("cut: %v, want %v", cut, tt.cut)
 			}
@@ -230,41 +201,39 @@ func TestArguments(t *testing.T) {
 	}
 }
 
-func TestOrdinaryUserSeesWhatItMay(t *testing.T) {
+// ordinary makes a process that of a user who has no other one.
+func ordinary(c *exec.Cmd) {
+	id := 1<<20 + uint32(os.Getpid())
+	c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: id, Gid: id}}
+}
+
+func (s Source) testOrdinaryUser(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("only root can start a process of another user")
 	}
-	living, dead := start(t, "wait", with("watched")), start(t, "exit 0", nil)
-	dead.ended()
+	living, dead := zoo.Start(t, "wait", zoo.With("watched")), zoo.Start(t, "exit 0", nil)
+	dead.Ended()
 	look := func(pid int32) (o collect.Observation) {
-		nobody := start(t, "probe "+strconv.Itoa(int(pid)), func(c *exec.Cmd) {
-			c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
-		})
-		if _, err := io.WriteString(nobody.in, "\n"); err != nil {
-			t.Fatal(err)
-		}
-		if err := json.NewDecoder(nobody.out).Decode(&o); err != nil {
-			t.Fatal(err)
-		}
+		zoo.Start(t, "probe "+strconv.Itoa(int(pid)), ordinary).Ask("", &o)
 		return o
 	}
-	p := look(living.pid).Process
-	want := event.Mask{Unsupported: unsupported}
-	want.Denied = want.Denied.With(event.FieldExe).With(event.FieldExeDeleted)
-	if p.Missing != want || !cmp.Equal(p.Args, []string{"watched"}) || p.StartTicks == 0 {
-		t.Errorf("got %+v, want all but the executable", p)
+	p := look(living.PID).Process
+	want := event.Mask{Unsupported: p.Missing.Unsupported}
+	want.Denied = fields(event.FieldExe, event.FieldExeDeleted, event.FieldCWD, event.FieldNamespaces, event.FieldEnv) &^ want.Unsupported
+	if p.Missing != want || (p.Cgroup == "") != want.Unsupported.Has(event.FieldCgroup) || !cmp.Equal(p.Args, []string{"watched"}) || p.StartTicks == 0 {
+		t.Errorf("got %+v, want all but the executable, and what else is the owner's", p)
 	}
-	if o := look(dead.pid); o.State != event.StateZombie || o.Exit != nil {
+	if o := look(dead.PID); o.State != event.StateZombie || o.Exit != nil {
 		t.Errorf("got %+v, want a zombie whose exit code is not known", o)
 	}
 }
 
-func TestKernelThreadsOfThisHost(t *testing.T) {
+func (s Source) testKernelThreadsOfThisHost(t *testing.T) {
 	seen := 0
-	for _, o := range scan(t, newScanner(t, Config{}), false).Observations {
+	for _, o := range Scan(t, s.host(t), false).Observations {
 		if p := o.Process; p.PPID == 2 || p.PID == 2 && p.Name == "kthreadd" {
 			seen++
-			if p.Exe != "" || p.Args != nil || p.Missing.Absent() != unsupported {
+			if p.Exe != "" || p.Args != nil || p.Missing.Absent() != s.Unsupported {
 				t.Errorf("got %+v, want neither executable nor arguments", p)
 			}
 		}
@@ -274,10 +243,10 @@ func TestKernelThreadsOfThisHost(t *testing.T) {
 	}
 }
 
-// TestForkStorm scans while processes come and go as fast as they can: none of
+// testForkStorm scans while processes come and go as fast as they can: none of
 // that is an error, and what stays is in each scan.
-func TestForkStorm(t *testing.T) {
-	stays := start(t, "wait", nil)
+func (s Source) testForkStorm(t *testing.T) {
+	stays := zoo.Start(t, "wait", nil)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var storm sync.WaitGroup
@@ -288,37 +257,30 @@ func TestForkStorm(t *testing.T) {
 	for range 2 {
 		storm.Go(func() {
 			for ctx.Err() == nil {
-				forkAndExit()
+				zoo.ForkAndExit()
 				once.Do(func() { close(first) })
 			}
 		})
 	}
 	<-first
-	s := newScanner(t, Config{})
+	scanner := s.host(t)
 	vanished, scans := 0, 100
 	if testing.Short() {
 		scans = 20
 	}
 	for range scans {
-		snap := scan(t, s, true)
+		snap := Scan(t, scanner, true)
 		vanished += snap.Vanished
-		whole(t, snap, stays.pid)
+		Whole(t, snap, stays.PID)
 	}
 	t.Logf("%d scans, %d processes vanished under them", scans, vanished)
 }
 
-// forkAndExit runs one process that ends at once.
-func forkAndExit() {
-	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = []string{roleVariable + "=exit 0"}
-	_ = cmd.Run() // how it ends does not matter
-}
-
-func TestSnapshotIsReused(t *testing.T) {
-	s := newScanner(t, Config{})
+func (s Source) testSnapshotIsReused(t *testing.T) {
+	scanner := s.host(t)
 	snap := collect.Snapshot{Observations: make([]collect.Observation, 0, 1<<16), Vanished: 7, Hidden: 7}
 	want := &snap.Observations[:1][0]
-	if err := s.Scan(t.Context(), false, &snap); err != nil {
+	if err := scanner.Scan(t.Context(), false, &snap); err != nil {
 		t.Fatal(err)
 	}
 	if &snap.Observations[0] != want {
