@@ -18,13 +18,22 @@ func wantStuck(t *testing.T, o collect.Observation) {
 	if !p.Missing.Failed.Has(event.FieldArgs) || len(p.Args) != 0 || p.Exe == "" || p.Name == "" || o.Threads < 2 || o.RSS == 0 || o.Exit != nil {
 		t.Errorf("got %+v of %+v, want all but the arguments", o, p)
 	}
+	if p.Missing.Failed.Has(event.FieldEnv) == p.Missing.Unsupported.Has(event.FieldEnv) || p.Missing.Failed.Has(event.FieldCWD) {
+		t.Errorf("missing %+v, want the environment to be among it", p.Missing)
+	}
 }
 
 // TestStuckProcess: a process that nobody can read the arguments of, because the
 // lock of its memory is not let go of, stops no scan.
 func TestStuckProcess(t *testing.T) {
-	const patience = 50 * time.Millisecond
-	s := newScanner(t, Config{Patience: patience})
+	for name, config := range map[string]Config{"": {}, "enhanced": {Enhanced: true, Env: []string{zoo.RoleVariable}}} {
+		t.Run(name, func(t *testing.T) { testStuckProcess(t, config) })
+	}
+}
+
+func testStuckProcess(t *testing.T, c Config) {
+	c.Patience = 50 * time.Millisecond
+	s := newScanner(t, c)
 	scantest.Scan(t, s, false)
 	victim := zoo.NewStuck(t, "stuck", "behind", "a lock")
 	victim.Stick()
@@ -38,7 +47,7 @@ func TestStuckProcess(t *testing.T) {
 	for i := range 2 * rereadEvery { // its turn comes, and it is not tried again
 		began := time.Now()
 		o := scantest.Observed(t, scantest.Scan(t, s, i == rereadEvery), victim.PID)
-		if took := time.Since(began); took > patience+5*time.Second {
+		if took := time.Since(began); took > c.Patience+5*time.Second {
 			t.Fatalf("a scan took %v", took)
 		}
 		if n := s.hung.count(); n != 1 {
@@ -59,7 +68,7 @@ func TestStuckProcess(t *testing.T) {
 	victim.Release()
 	zoo.Await(t, "the arguments", func() bool {
 		p := scantest.Observed(t, scantest.Scan(t, s, false), victim.PID).Process
-		return p != nil && slices.Equal(p.Args, []string{"stuck", "behind", "a lock"}) && p.Missing.Failed == 0
+		return p != nil && slices.Equal(p.Args, []string{"stuck", "behind", "a lock"}) && p.Missing.Failed == 0 && len(p.Env) == len(c.Env)
 	})
 	if n := s.hung.count(); n != 0 {
 		t.Errorf("%d workers hang, want none", n)
