@@ -36,6 +36,7 @@ func (c *Collector) append(ctx context.Context, b *event.Batch) error {
 	}
 	c.run.execs.written(b)
 	c.run.totals.Events += uint64(len(b.Events))
+	c.untrimmed += len(b.Events)
 	if n := len(b.Events); n > 0 {
 		c.run.epoch, c.run.seq = b.Events[n-1].Epoch, b.Events[n-1].Seq
 	}

@@ -37,6 +37,7 @@ type Collector struct {
 	scanBegan time.Time // of the scan in flight, or the last one
 	nextScan  time.Time
 	retryAt   time.Time // when a store out of service is tried again
+	untrimmed int       // events made since memory was given back
 
 	hand    *request   // being served
 	waiters []*request // for the end of the shutdown

@@ -8,7 +8,7 @@ import (
 	"daemoneye.dev/procmond/collect/event"
 )
 
-// manyEvents is how many a cycle makes that leaves megabytes of garbage behind.
+// manyEvents is how many leave megabytes of garbage behind.
 const manyEvents = 1000
 
 // startJob begins to scan, or to probe the given PIDs.
@@ -132,10 +132,16 @@ func (c *Collector) endScan(ctx context.Context, result jobResult) error {
 	c.full, c.recovered, c.before = r.returned, false, s.Began
 	c.run.totals.ShortLived += uint64(r.shortLived)
 	c.run.cycle = c.cycleOf(s, r, events, len(result.unsure))
-	if c.run.cycle.Count == 1 || events >= manyEvents {
-		c.cfg.Trim()
-	}
+	c.trim()
 	return nil
+}
+
+// trim gives memory back after the first cycle, and when many events were made since.
+func (c *Collector) trim() {
+	if c.run.cycle.Count == 1 || c.untrimmed >= manyEvents {
+		c.cfg.Trim()
+		c.untrimmed = 0
+	}
 }
 
 func (c *Collector) cycleOf(s *Snapshot, r *report, events, unsure int) Cycle {

@@ -1,6 +1,7 @@
 package collect
 
 import (
+	"fmt"
 	"testing"
 	"time"
 )
@@ -27,6 +28,15 @@ func TestTrim(t *testing.T) {
 		pass(10 * time.Minute)
 		if trimmed != 2 {
 			t.Errorf("%d times after a large cycle, want twice", trimmed)
+		}
+		for round := range 4 { // each makes fewer than are many
+			for pid := range int32(manyEvents / 3) {
+				w.host.with(func() { w.host.procs[pid+3].record.Name = fmt.Sprint(round) })
+			}
+			pass(DefaultInterval)
+		}
+		if trimmed != 3 {
+			t.Errorf("%d times after many events in some cycles, want three times", trimmed)
 		}
 		if n := w.handle.Status().Totals.Events; n < manyEvents+2 {
 			t.Errorf("%d events", n)

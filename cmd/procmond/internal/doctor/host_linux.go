@@ -99,7 +99,7 @@ var needed = []struct {
 	bit  int
 	cost string
 }{
-	{"CAP_SYS_PTRACE", unix.CAP_SYS_PTRACE, "executables and exit codes of other users' processes are missing"},
+	{"CAP_SYS_PTRACE", unix.CAP_SYS_PTRACE, "executables and exit codes of other users' processes are missing, with enhanced metadata also directories, namespaces and environments"},
 	{"CAP_DAC_READ_SEARCH", unix.CAP_DAC_READ_SEARCH, "executables that only their owners may read have no hash"},
 }
 
