@@ -155,6 +155,11 @@ func TestZombieIsRememberedAcrossRuns(t *testing.T) {
 		pass(DefaultInterval)
 		w.expect("reused in one tick", "scan start 7")
 		_ = w.stop()
+		for _, p := range w.store.rows() {
+			if p.Generation != 1 || p.PID != 7 {
+				t.Errorf("process %d of generation %d, want 7 of generation 1", p.PID, p.Generation)
+			}
+		}
 		if len(w.store.rows()) != 1 {
 			t.Errorf("table %v", w.store.rows())
 		}

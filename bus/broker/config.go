@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/sirupsen/logrus"
+
+	"daemoneye.dev/procmond/bus/unixsock"
 )
 
 // The defaults of Config.
@@ -38,7 +40,7 @@ const (
 )
 
 // NoGroup is a Config.Group, or an Enrollment.Group, that is none.
-const NoGroup = -1
+const NoGroup = unixsock.NoGroup
 
 // Config says where the broker is and what it keeps.
 type Config struct {

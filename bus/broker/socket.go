@@ -12,6 +12,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"daemoneye.dev/procmond/bus/unixsock"
 )
 
 // maxTurnedAway is how many connections are told at once why they may not come in.
@@ -36,7 +38,7 @@ func (b *Broker) serveSocket(ctx context.Context, beat func(string)) error {
 	b.listening.Store(true)
 	defer b.listening.Store(false)
 	return b.serveOn(ctx, beat, l, func(ctx context.Context, conn net.Conn) {
-		who, err := peerOf(conn.(*net.UnixConn))
+		who, err := unixsock.PeerOf(conn.(*net.UnixConn))
 		if err != nil || !b.cfg.mayConnect(who) {
 			b.turnAway(conn, ReasonPeer, who.String(), "Authorization Violation")
 			return

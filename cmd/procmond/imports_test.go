@@ -13,7 +13,7 @@ const module = "daemoneye.dev/procmond/"
 // levels, and those of its own level only below its own folder's parent.
 func level(pkg string) int {
 	switch {
-	case pkg == "fsm", pkg == "supervisor/tree", strings.HasPrefix(pkg, "collect/event"):
+	case pkg == "fsm", pkg == "supervisor/tree", pkg == "bus/unixsock", strings.HasPrefix(pkg, "collect/event"):
 		return 0
 	case pkg == "bus/rpc": // it names epochs and kinds of events
 		return 1

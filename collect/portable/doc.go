@@ -19,6 +19,9 @@
 // # What it can not see
 //
 //   - What starts and ends between two scans.
+//   - On Linux, that a PID was used again within the clock tick in which its first
+//     owner started, if no scan fell between: both are one process then, and an exec
+//     of it if their images differ.
 //   - On Linux, an exec is seen by the new addresses of its image. Where the
 //     kernel hides them (processes of other users, without CAP_SYS_PTRACE) or
 //     does not choose new ones (address randomisation off, same executable,

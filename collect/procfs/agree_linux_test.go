@@ -11,6 +11,8 @@ import (
 
 	"daemoneye.dev/procmond/collect"
 	"daemoneye.dev/procmond/collect/event"
+	"daemoneye.dev/procmond/collect/internal/scantest"
+	"daemoneye.dev/procmond/collect/internal/zoo"
 	"daemoneye.dev/procmond/collect/portable"
 )
 
@@ -19,8 +21,8 @@ import (
 // be the same. What a process changes of itself while it is looked at is looked
 // at again.
 func TestSourcesAgree(t *testing.T) {
-	start(t, "wait", with("", "two\nlines", "\xff", ""))
-	start(t, "exit 3", nil).ended()
+	zoo.Start(t, "wait", zoo.With("", "two\nlines", "\xff", ""))
+	zoo.Start(t, "exit 3", nil).Ended()
 	theirs, err := portable.New(portable.Config{})
 	if err != nil {
 		t.Fatal(err)
@@ -43,13 +45,13 @@ func TestSourcesAgree(t *testing.T) {
 // changed between is known not to have changed meanwhile.
 func disagreements(t *testing.T, ours *Scanner, theirs collect.Scanner) (differ map[string]string, compared int) {
 	t.Helper()
-	before := byPID(scan(t, ours, true))
+	before := byPID(scantest.Scan(t, ours, true))
 	snap := new(collect.Snapshot)
 	if err := theirs.Scan(t.Context(), true, snap); err != nil {
 		t.Fatal(err)
 	}
 	between := byPID(snap)
-	after := byPID(scan(t, ours, true))
+	after := byPID(scantest.Scan(t, ours, true))
 	differ = make(map[string]string)
 	for pid, o := range before {
 		again, lived := after[pid]

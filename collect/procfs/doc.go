@@ -39,6 +39,9 @@
 // # What it can not see
 //
 //   - What starts and ends between two scans.
+//   - That a PID was used again within the clock tick in which its first owner
+//     started, if no scan fell between: both are one process then, and an exec of it
+//     if their images differ.
 //   - User ids, capabilities and arguments that a process changes in place are seen
 //     when its turn comes; so is whatever [Config.Enhanced] adds.
 //   - RSS is the one in stat, which the kernel adds up from counters that lag behind

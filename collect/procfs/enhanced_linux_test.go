@@ -8,83 +8,19 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"daemoneye.dev/procmond/collect/event"
 	"daemoneye.dev/procmond/collect/internal/procfile"
+	"daemoneye.dev/procmond/collect/internal/scantest"
+	"daemoneye.dev/procmond/collect/internal/zoo"
 )
-
-const containerID = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
-
-// around is what is around a made-up process; what is empty is not there.
-type around struct {
-	statm, cgroup, loginuid, sessionid, environ, cwd string
-	namespaces                                       map[string]string
-}
-
-// surrounded is a process in a container.
-var surrounded = around{
-	statm: "900 400 20 1 0 99 0\n", cgroup: "0::/docker/" + containerID + "\n", loginuid: "1000", sessionid: "3",
-	environ: "LANG=C\x00HOME=/root\x00TOKEN=x\x00", cwd: "/srv",
-	namespaces: map[string]string{"mnt": "mnt:[77]", "net": "net:[2]", "pid": "pid:[78]"},
-}
-
-// surround puts something around a process.
-func (f fixture) surround(pid int, a around) {
-	f.t.Helper()
-	f.surroundAt(filepath.Join(f.dir, strconv.Itoa(pid)), a)
-}
-
-func (f fixture) surroundAt(dir string, a around) {
-	f.t.Helper()
-	f.must(os.MkdirAll(filepath.Join(dir, "ns"), 0o755))
-	for name, content := range map[string]string{
-		"statm": a.statm, "cgroup": a.cgroup, "loginuid": a.loginuid, "sessionid": a.sessionid, "environ": a.environ,
-	} {
-		f.must(os.RemoveAll(filepath.Join(dir, name)))
-		if content != "" {
-			f.must(os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644))
-		}
-	}
-	links := map[string]string{"cwd": a.cwd}
-	for name, target := range a.namespaces {
-		links[filepath.Join("ns", name)] = target
-	}
-	for name, target := range links {
-		f.must(os.RemoveAll(filepath.Join(dir, name)))
-		if target != "" {
-			f.must(os.Symlink(target, filepath.Join(dir, name)))
-		}
-	}
-}
-
-// putSelf makes up the daemon: a kernel with three types of namespaces, and audit.
-func (f fixture) putSelf() {
-	f.t.Helper()
-	f.surroundAt(filepath.Join(f.dir, "self"), around{
-		loginuid: "4294967295", sessionid: "4294967295",
-		namespaces: map[string]string{"mnt": "mnt:[1]", "net": "net:[2]", "pid": "pid:[3]"},
-	})
-}
-
-// enhancedFixture is a process in a container, and a scanner that reads all of it.
-func enhancedFixture(t *testing.T, pid int, a around) (fixture, *Scanner) {
-	t.Helper()
-	f := newFixture(t)
-	f.putSelf()
-	f.put(pid, sleeper(pid, 1))
-	f.surround(pid, a)
-	s := newScanner(t, Config{Proc: f.dir, Enhanced: true, Env: []string{"LANG", "TOKEN"}, Patience: 20 * time.Millisecond})
-	s.enhanced.exact = true // whatever this kernel does
-	return f, s
-}
 
 func TestEnhancedRecord(t *testing.T) {
 	_, s := enhancedFixture(t, 4711, surrounded)
-	o := whole(t, scan(t, s, false), 4711)
+	o := scantest.Whole(t, scantest.Scan(t, s, false), 4711)
 	p := o.Process
 	size := 400 * uint64(os.Getpagesize())
 	want := &event.Process{
@@ -117,14 +53,14 @@ func TestEnhancedChanges(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			f, s := enhancedFixture(t, 1, surrounded)
-			scan(t, s, false)
+			scantest.Scan(t, s, false)
 			a := surrounded
 			a.namespaces = map[string]string{"mnt": "mnt:[77]", "net": "net:[2]", "pid": "pid:[78]"}
 			change(&a)
 			f.surround(1, a)
 			reports := 0
 			for range 2 * rereadEvery {
-				if observed(t, scan(t, s, false), 1).Process != nil {
+				if scantest.Observed(t, scantest.Scan(t, s, false), 1).Process != nil {
 					reports++
 				}
 			}
@@ -138,19 +74,19 @@ func TestEnhancedChanges(t *testing.T) {
 // TestEnvironmentThatWasNotAskedFor is not even noticed.
 func TestEnvironmentThatWasNotAskedFor(t *testing.T) {
 	f, _ := enhancedFixture(t, 1, surrounded)
-	for _, c := range []Config{{Proc: f.dir, Env: []string{"LANG"}}, {Proc: f.dir, Enhanced: true}} {
-		p := whole(t, scan(t, newScanner(t, c), false), 1).Process
+	for _, c := range []Config{{Proc: f.Dir, Env: []string{"LANG"}}, {Proc: f.Dir, Enhanced: true}} {
+		p := scantest.Whole(t, scantest.Scan(t, newScanner(t, c), false), 1).Process
 		if len(p.Env) > 0 || !p.Missing.Unsupported.Has(event.FieldEnv) {
 			t.Errorf("%+v: environment %q, missing %+v", c, p.Env, p.Missing)
 		}
 	}
 	e := surrounded
 	e.environ = "LANG=C\x00HOME=/elsewhere\x00TOKEN=x\x00"
-	s := newScanner(t, Config{Proc: f.dir, Enhanced: true, Env: []string{"LANG"}})
-	scan(t, s, false)
+	s := newScanner(t, Config{Proc: f.Dir, Enhanced: true, Env: []string{"LANG"}})
+	scantest.Scan(t, s, false)
 	f.surround(1, e)
 	for range rereadEvery {
-		if p := observed(t, scan(t, s, false), 1).Process; p != nil {
+		if p := scantest.Observed(t, scantest.Scan(t, s, false), 1).Process; p != nil {
 			t.Errorf("reported: %+v", p)
 		}
 	}
@@ -162,7 +98,7 @@ func TestExactMemoryOfEachScan(t *testing.T) {
 	look := func(statm string, pages uint64, kind event.RSSKind) {
 		t.Helper()
 		f.surround(1, around{statm: statm})
-		if o := observed(t, scan(t, s, false), 1); o.RSS != pages*size || o.RSSKind != kind {
+		if o := scantest.Observed(t, scantest.Scan(t, s, false), 1); o.RSS != pages*size || o.RSSKind != kind {
 			t.Errorf("statm %q: %d pages, %v, want %d, %v", statm, o.RSS/size, o.RSSKind, pages, kind)
 		}
 	}
@@ -182,18 +118,18 @@ func TestExactMemoryOfEachScan(t *testing.T) {
 // of a known one: the memory of the one is never that of the other.
 func TestMemoryOfARecycledPID(t *testing.T) {
 	f, s := enhancedFixture(t, 1, surrounded)
-	scan(t, s, false)
+	scantest.Scan(t, s, false)
 	for s.scans++; s.turn(1); s.scans++ { // not its turn in the scan that matters
 	}
 	s.scans--
 	size, readKnown := uint64(os.Getpagesize()), s.readKnown
 	s.readKnown = func(proc int, name string, buf []byte) (int, error) {
 		n, err := readKnown(proc, name, buf)
-		f.put(1, sleeper(1, 2))
+		f.Put(1, zoo.Sleeper(1, 2))
 		f.surround(1, around{statm: "1 7 0 0 0 0 0\n"})
 		return n, err
 	}
-	if o := observed(t, scan(t, s, false), 1); o.RSS != 400*size && o.StartTicks == 1 || o.RSS != 7*size && o.StartTicks == 2 {
+	if o := scantest.Observed(t, scantest.Scan(t, s, false), 1); o.RSS != 400*size && o.StartTicks == 1 || o.RSS != 7*size && o.StartTicks == 2 {
 		t.Errorf("process that started at %d has %d pages", o.StartTicks, o.RSS/size)
 	}
 }
@@ -226,7 +162,7 @@ func TestEnhancedFieldsThatCanNotBeRead(t *testing.T) {
 	rest := fields(event.FieldCWD, event.FieldNamespaces, event.FieldEnv)
 	t.Run("absent", func(t *testing.T) {
 		_, s := enhancedFixture(t, 1, around{})
-		p := whole(t, scan(t, s, false), 1).Process
+		p := scantest.Whole(t, scantest.Scan(t, s, false), 1).Process
 		if want := (event.Mask{Gone: login | groups | rest}); p.Missing != want {
 			t.Errorf("missing %+v, want %+v", p.Missing, want)
 		}
@@ -235,15 +171,15 @@ func TestEnhancedFieldsThatCanNotBeRead(t *testing.T) {
 		_, s := enhancedFixture(t, 1, around{
 			cgroup: "0::\n", loginuid: "root", sessionid: "-1", environ: "x", cwd: "/", namespaces: map[string]string{"mnt": "mnt"},
 		})
-		p := whole(t, scan(t, s, false), 1).Process
+		p := scantest.Whole(t, scantest.Scan(t, s, false), 1).Process
 		if want := (event.Mask{Failed: login | groups | fields(event.FieldNamespaces)}); p.Missing != want || p.CWD != "/" {
 			t.Errorf("missing %+v, want %+v", p.Missing, want)
 		}
 	})
 	t.Run("not of this kernel", func(t *testing.T) {
 		f, _ := enhancedFixture(t, 1, surrounded)
-		f.must(os.RemoveAll(filepath.Join(f.dir, "self")))
-		p := whole(t, scan(t, newScanner(t, Config{Proc: f.dir, Enhanced: true, Env: []string{"LANG"}}), false), 1).Process
+		f.Must(os.RemoveAll(filepath.Join(f.Dir, "self")))
+		p := scantest.Whole(t, scantest.Scan(t, newScanner(t, Config{Proc: f.Dir, Enhanced: true, Env: []string{"LANG"}}), false), 1).Process
 		if want := (event.Mask{Unsupported: login | fields(event.FieldNamespaces)}); p.Missing != want || p.CWD != "/srv" {
 			t.Errorf("missing %+v, want %+v", p.Missing, want)
 		}
@@ -251,11 +187,11 @@ func TestEnhancedFieldsThatCanNotBeRead(t *testing.T) {
 	for cgroup, gone := range map[string]bool{"0::/a.service\n": false, "4:memory:/\n0::/\n": true} {
 		t.Run("zombie in "+cgroup, func(t *testing.T) {
 			f, s := enhancedFixture(t, 1, surrounded)
-			e := sleeper(1, 1)
-			e.stat = strings.Replace(strings.Replace(e.stat, ") S ", ") Z ", 1), " 20 0 3 0 ", " 20 0 1 0 ", 1)
-			f.put(1, e)
+			e := zoo.Sleeper(1, 1)
+			e.Stat = strings.Replace(strings.Replace(e.Stat, ") S ", ") Z ", 1), " 20 0 3 0 ", " 20 0 1 0 ", 1)
+			f.Put(1, e)
 			f.surround(1, around{cgroup: cgroup, loginuid: "1000", sessionid: "3"})
-			p := whole(t, scan(t, s, false), 1).Process
+			p := scantest.Whole(t, scantest.Scan(t, s, false), 1).Process
 			want := event.Mask{Gone: rest | fields(event.FieldExe, event.FieldExeDeleted, event.FieldArgs)}
 			if gone {
 				want.Gone |= groups
@@ -267,13 +203,13 @@ func TestEnhancedFieldsThatCanNotBeRead(t *testing.T) {
 	}
 	t.Run("kernel thread", func(t *testing.T) {
 		f, s := enhancedFixture(t, 1, around{})
-		e := sleeper(2, 2)
-		e.stat = strings.Replace(e.stat, " 4194304 ", " 69238880 ", 1)
-		f.put(2, e)
+		e := zoo.Sleeper(2, 2)
+		e.Stat = strings.Replace(e.Stat, " 4194304 ", " 69238880 ", 1)
+		f.Put(2, e)
 		a := surrounded
 		a.cgroup, a.environ = "0::/\n", ""
 		f.surround(2, a)
-		p := whole(t, scan(t, s, false), 2).Process
+		p := scantest.Whole(t, scantest.Scan(t, s, false), 2).Process
 		if !p.Missing.IsZero() || p.CWD != "" || p.Env != nil || p.Cgroup != "/" || len(p.Namespaces) != 2 {
 			t.Errorf("got %+v", p)
 		}
@@ -290,7 +226,7 @@ func TestEnvironmentIsBounded(t *testing.T) {
 			a := surrounded
 			a.environ = "LANG=C\x00HOME=" + strings.Repeat("x", tt.size) + "\x00TOKEN=x\x00"
 			_, s := enhancedFixture(t, 1, a)
-			p := whole(t, scan(t, s, false), 1).Process
+			p := scantest.Whole(t, scantest.Scan(t, s, false), 1).Process
 			want := []string{"LANG=C", "TOKEN=x"}
 			if tt.cut {
 				want = want[:1]
@@ -305,20 +241,20 @@ func TestEnvironmentIsBounded(t *testing.T) {
 // TestHangingEnvironmentStopsNoScan: it is behind the same lock as the arguments.
 func TestHangingEnvironmentStopsNoScan(t *testing.T) {
 	f, s := enhancedFixture(t, 3, surrounded)
-	f.put(4, sleeper(4, 1))
+	f.Put(4, zoo.Sleeper(4, 1))
 	f.surround(4, surrounded)
 	release := f.hangAt(3, "environ", surrounded.environ)
-	snap := scan(t, s, false)
-	p := whole(t, snap, 3).Process
+	snap := scantest.Scan(t, s, false)
+	p := scantest.Whole(t, snap, 3).Process
 	if failed := p.Missing.Failed; !failed.Has(event.FieldEnv) || !failed.Has(event.FieldArgs) || len(p.Env) > 0 || p.CWD != "/srv" {
 		t.Errorf("got %+v", p)
 	}
-	if p := whole(t, snap, 4).Process; len(p.Env) != 2 || !p.Missing.IsZero() {
+	if p := scantest.Whole(t, snap, 4).Process; len(p.Env) != 2 || !p.Missing.IsZero() {
 		t.Errorf("the next one: %+v", p)
 	}
 	release()
 	awaitHung(t, s, 0)
-	if p := whole(t, scan(t, s, true), 3).Process; len(p.Env) != 2 || len(p.Args) != 3 || !p.Missing.IsZero() {
+	if p := scantest.Whole(t, scantest.Scan(t, s, true), 3).Process; len(p.Env) != 2 || len(p.Args) != 3 || !p.Missing.IsZero() {
 		t.Errorf("afterwards: %+v", p)
 	}
 }
@@ -326,29 +262,29 @@ func TestHangingEnvironmentStopsNoScan(t *testing.T) {
 // enhancedHost reads this host.
 func enhancedHost(t *testing.T) *Scanner {
 	t.Helper()
-	return newScanner(t, Config{Enhanced: true, Env: []string{roleVariable, "SECOND"}})
+	return newScanner(t, Config{Enhanced: true, Env: []string{zoo.RoleVariable, "SECOND"}})
 }
 
 func TestEnhancedOfAChild(t *testing.T) {
 	s := enhancedHost(t)
 	dir := t.TempDir()
-	c := start(t, "chdir "+dir, func(cmd *exec.Cmd) {
+	c := zoo.Start(t, "chdir "+dir, func(cmd *exec.Cmd) {
 		cmd.Dir = "/"
 		cmd.Env = append(cmd.Env, "SECOND=\xff=\n", "THIRD=3")
 	})
-	p := whole(t, scan(t, s, false), c.pid).Process
-	if !cmp.Equal(p.Env, []string{roleVariable + "=chdir " + dir, "SECOND=\xff=\n"}) || p.CWD != "/" || len(p.Namespaces) > 0 ||
+	p := scantest.Whole(t, scantest.Scan(t, s, false), c.PID).Process
+	if !cmp.Equal(p.Env, []string{zoo.RoleVariable + "=chdir " + dir, "SECOND=\xff=\n"}) || p.CWD != "/" || len(p.Namespaces) > 0 ||
 		p.Missing.Absent()&^s.enhanced.unsupported != 0 {
 		t.Errorf("got %+v", p)
 	}
-	self := whole(t, scan(t, s, true), int32(os.Getpid())).Process
+	self := scantest.Whole(t, scantest.Scan(t, s, true), int32(os.Getpid())).Process
 	if p.Cgroup != self.Cgroup || p.ContainerID != self.ContainerID || p.LoginUID != self.LoginUID || p.LoginSession != self.LoginSession {
 		t.Errorf("the child has %+v, its parent %+v", p, self)
 	}
 	wantLogin(t, self)
-	c.act()
+	c.Act()
 	for range rereadEvery {
-		if o := observed(t, scan(t, s, false), c.pid); o.Process != nil {
+		if o := scantest.Observed(t, scantest.Scan(t, s, false), c.PID); o.Process != nil {
 			if o.Process.CWD != dir || o.ExecChanged {
 				t.Errorf("directory %q, want %q; exec %v", o.Process.CWD, dir, o.ExecChanged)
 			}
@@ -378,11 +314,11 @@ func TestDeletedDirectory(t *testing.T) {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	c := start(t, "wait", func(cmd *exec.Cmd) { cmd.Dir = dir })
+	c := zoo.Start(t, "wait", func(cmd *exec.Cmd) { cmd.Dir = dir })
 	if err := os.Remove(dir); err != nil {
 		t.Fatal(err)
 	}
-	if p := whole(t, scan(t, enhancedHost(t), false), c.pid).Process; p.CWD != dir+procfile.DeletedMark {
+	if p := scantest.Whole(t, scantest.Scan(t, enhancedHost(t), false), c.PID).Process; p.CWD != dir+procfile.DeletedMark {
 		t.Errorf("directory %q", p.CWD)
 	}
 }
@@ -395,12 +331,12 @@ func TestOtherNamespaces(t *testing.T) {
 		flags |= unix.CLONE_NEWUSER
 		want = []string{"ipc", "mnt", "net", "pid", "user", "uts"}
 	}
-	c := startOrSkip(t, "wait", func(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: flags} })
-	p := whole(t, scan(t, enhancedHost(t), false), c.pid).Process
+	c := zoo.StartOrSkip(t, "wait", func(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: flags} })
+	p := scantest.Whole(t, scantest.Scan(t, enhancedHost(t), false), c.PID).Process
 	var types []string
 	for _, n := range p.Namespaces {
 		types = append(types, n.Type)
-		link, err := os.Readlink(filepath.Join("/proc", strconv.Itoa(int(c.pid)), "ns", n.Type))
+		link, err := os.Readlink(filepath.Join("/proc", strconv.Itoa(int(c.PID)), "ns", n.Type))
 		if err != nil || link != n.Type+":["+strconv.FormatUint(n.Inode, 10)+"]" {
 			t.Errorf("%+v, want %s (%v)", n, link, err)
 		}
@@ -426,17 +362,17 @@ func TestContainerOfAGroup(t *testing.T) {
 	if err := os.Mkdir(group, 0o755); err != nil {
 		t.Skipf("control groups can not be changed here: %v", err)
 	}
-	c := start(t, "wait", nil)
+	c := zoo.Start(t, "wait", nil)
 	t.Cleanup(func() { // after the child
 		if err := os.Remove(group); err != nil {
 			t.Error(err)
 		}
 	})
-	t.Cleanup(c.kill)
-	if err := os.WriteFile(filepath.Join(group, "cgroup.procs"), []byte(strconv.Itoa(int(c.pid))), 0o600); err != nil {
+	t.Cleanup(c.Kill)
+	if err := os.WriteFile(filepath.Join(group, "cgroup.procs"), []byte(strconv.Itoa(int(c.PID))), 0o600); err != nil {
 		t.Skipf("a process can not be moved here: %v", err)
 	}
-	p := whole(t, scan(t, enhancedHost(t), false), c.pid).Process
+	p := scantest.Whole(t, scantest.Scan(t, enhancedHost(t), false), c.PID).Process
 	id := strings.TrimSuffix(strings.TrimPrefix(filepath.Base(group), "libpod-"), ".scope")
 	if p.ContainerID != id || !strings.HasSuffix(p.Cgroup, "/"+filepath.Base(group)) {
 		t.Errorf("group %q, container %q, want %q", p.Cgroup, p.ContainerID, id)
@@ -452,16 +388,16 @@ func TestExactMemoryOfAChild(t *testing.T) {
 		}
 		t.Skip("this kernel has no exact memory")
 	}
-	c := start(t, "wait", nil)
-	if err := c.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+	c := zoo.Start(t, "wait", nil)
+	if err := c.Cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
 	var status unix.WaitStatus
-	if _, err := unix.Wait4(int(c.pid), &status, unix.WUNTRACED, nil); err != nil || !status.Stopped() {
+	if _, err := unix.Wait4(int(c.PID), &status, unix.WUNTRACED, nil); err != nil || !status.Stopped() {
 		t.Fatalf("child is not stopped: %v, %v", status, err)
 	}
-	t.Cleanup(func() { _ = c.cmd.Process.Signal(syscall.SIGCONT) })
-	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(int(c.pid)), "status"))
+	t.Cleanup(func() { _ = c.Cmd.Process.Signal(syscall.SIGCONT) })
+	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(int(c.PID)), "status"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -471,11 +407,11 @@ func TestExactMemoryOfAChild(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, full := range []bool{false, false, true} {
-		if o := observed(t, scan(t, s, full), c.pid); o.RSS != want<<10 || o.RSSKind != event.RSSExact {
+		if o := scantest.Observed(t, scantest.Scan(t, s, full), c.PID); o.RSS != want<<10 || o.RSSKind != event.RSSExact {
 			t.Errorf("%d bytes, %v, want %d, exact", o.RSS, o.RSSKind, want<<10)
 		}
 	}
-	if p := whole(t, scan(t, newScanner(t, Config{}), false), c.pid).Process; p.RSSKind != event.RSSApproximate {
+	if p := scantest.Whole(t, scantest.Scan(t, newScanner(t, Config{}), false), c.PID).Process; p.RSSKind != event.RSSApproximate {
 		t.Errorf("without enhanced metadata: %v", p.RSSKind)
 	} else {
 		t.Logf("exact %d, approximate %d", want<<10, p.RSS)

@@ -77,21 +77,22 @@ func (s *Scanner) memory(st *procfile.Stat, pages int64) memory {
 
 // countsExactly reports whether statm of this kernel shows every page. Those before
 // 6.16 show the approximate counter there too, unless the mend was brought to them,
-// so the version says little; but that counter does not move with every page.
+// so the version says little; but that counter moves by dozens of pages at once.
 func countsExactly() bool {
-	const attempts = 3 // the collector of garbage gives pages back meanwhile
+	const attempts = 5 // meanwhile others of this process take pages and give them back
 	for range attempts {
-		if everyPageShows() {
+		if pagesShow() {
 			return true
 		}
 	}
 	return false
 }
 
-// everyPageShows takes some pages, fewer than the kernel would add at once, and
-// looks whether each of them is counted.
-func everyPageShows() bool {
-	const pages = 16
+// pagesShow takes some pages, fewer than the kernel would add at once, and looks
+// whether the count grows with nearly each of them: one that is given back
+// elsewhere at that moment hides one that is taken.
+func pagesShow() bool {
+	const pages, enough = 16, 12
 	size := os.Getpagesize()
 	area, err := unix.Mmap(-1, 0, pages*size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
 	if err != nil {
@@ -99,16 +100,20 @@ func everyPageShows() bool {
 	}
 	defer func() { _ = unix.Munmap(area) }()
 	_ = unix.Madvise(area, unix.MADV_NOHUGEPAGE) // unknown to a kernel that has none
+	grown := 0
 	before := ownResident()
 	for i := range pages {
 		area[i*size] = 1
 		after := ownResident()
-		if before == unread || after <= before {
+		if before == unread || after == unread {
 			return false
+		}
+		if after > before {
+			grown++
 		}
 		before = after
 	}
-	return true
+	return grown >= enough
 }
 
 func ownResident() int64 {

@@ -19,6 +19,7 @@ import (
 	"syscall"
 	"time"
 
+	"daemoneye.dev/procmond/bus/unixsock"
 	"daemoneye.dev/procmond/collect/event"
 )
 
@@ -98,9 +99,9 @@ func (c *Client) dial(ctx context.Context) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	uid, pid, err := peer(conn.(*net.UnixConn))
-	if err == nil && !slices.Contains(c.trusted, uid) {
-		err = fmt.Errorf("%w: user %d, pid %d", ErrImpostor, uid, pid)
+	p, err := unixsock.PeerOf(conn.(*net.UnixConn))
+	if err == nil && !slices.Contains(c.trusted, p.UID) {
+		err = fmt.Errorf("%w: user %d, pid %d", ErrImpostor, p.UID, p.PID)
 	}
 	if err != nil {
 		_ = conn.Close()
@@ -320,9 +321,9 @@ func (c *Client) peer() int {
 		return 0
 	}
 	defer func() { _ = conn.Close() }()
-	_, pid, err := peer(conn.(*net.UnixConn))
+	p, err := unixsock.PeerOf(conn.(*net.UnixConn))
 	if err != nil {
 		return 0
 	}
-	return pid
+	return p.PID
 }

@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"daemoneye.dev/procmond/bus/unixsock"
 )
 
 // verdict is what becomes of a connection.
@@ -92,12 +94,12 @@ func (t *turnedAway) hint() string {
 
 // checkPeer judges who connects to the control socket.
 func (s *Server) checkPeer(conn net.Conn) verdict {
-	uid, pid, err := peer(conn.(*net.UnixConn))
+	p, err := unixsock.PeerOf(conn.(*net.UnixConn))
 	switch {
-	case err != nil || !s.allowed(uid):
-		s.cfg.Log.WithField("uid", uid).WithField("pid", pid).Warn("Connection of another user to the control socket refused")
+	case err != nil || !s.allowed(p.UID):
+		s.cfg.Log.WithField("uid", p.UID).WithField("pid", p.PID).Warn("Connection of another user to the control socket refused")
 		return verdictRefuse
-	case pid == s.pid:
+	case p.PID == s.pid:
 		return verdictOwn
 	default:
 		return verdictAdmit

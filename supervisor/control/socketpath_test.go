@@ -106,7 +106,7 @@ func TestSocketIsFoundInAnotherEnvironment(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.remove()
+	defer func() { _ = l.Close() }()
 	t.Setenv("XDG_RUNTIME_DIR", short)
 	if found, err := SocketPath(database); err != nil || found != made {
 		t.Errorf("found %s, %v; want %s", found, err, made)

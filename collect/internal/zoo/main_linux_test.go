@@ -1,0 +1,5 @@
+package zoo
+
+import "testing"
+
+func TestMain(m *testing.M) { Main(m, nil) }
