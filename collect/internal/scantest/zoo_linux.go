@@ -174,8 +174,9 @@ func (s Source) testTwins(t *testing.T) {
 			scanner := s.host(t)
 			for range 500 {
 				if first, second := s.reuse(t, scanner, twins, pid, between); first.StartTicks == second.StartTicks {
-					if told := second.Process != nil; told != between || second.ExecChanged {
-						t.Errorf("the second is told as new: %v, want %v; exec %v", told, between, second.ExecChanged)
+					// It may be told as new without need: its turn may have come.
+					if told := second.Process != nil; between && !told || second.ExecChanged {
+						t.Errorf("the second is told as new: %v; exec %v", told, second.ExecChanged)
 					}
 					return
 				}
