@@ -1,9 +1,12 @@
 package zoo
 
 import (
+	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"strconv"
+	"strings"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -80,13 +83,22 @@ func forkAt(pid *int32) (int32, unix.Errno) {
 	return int32(child), errno
 }
 
-// FreePID is a PID that nobody has, as far as one can tell.
+// FreePID is a PID that nobody has, far from those that the kernel gives out at
+// present: others start processes too.
 func FreePID() (int32, error) {
-	child, err := os.StartProcess("/proc/self/exe", nil, &os.ProcAttr{Env: environment("exit 0")})
+	text, err := os.ReadFile("/proc/sys/kernel/pid_max")
 	if err != nil {
 		return 0, err
 	}
-	pid := int32(child.Pid)
-	_, err = child.Wait()
-	return pid, err
+	most, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 32)
+	if err != nil {
+		return 0, err
+	}
+	for range 100 {
+		pid := int32(most/2 + rand.Int64N(most/2))
+		if unix.Kill(int(pid), 0) == unix.ESRCH {
+			return pid, nil
+		}
+	}
+	return 0, errors.New("most PIDs are in use")
 }
