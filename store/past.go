@@ -78,12 +78,13 @@ func (v *view) past(ctx context.Context, at time.Time, progress func(done, total
 		return nil, err
 	}
 	p := &past{at: at, lives: make(map[event.ID]*life)}
-	if at.IsZero() || !now.AsOf.IsZero() && !at.Before(now.AsOf) {
+	newest := at.IsZero() || !now.AsOf.IsZero() && !at.Before(now.AsOf)
+	if newest {
 		p.at = now.AsOf
 	} else if err := p.read(ctx, v, progress); err != nil {
 		return nil, err
 	}
-	p.meet(now.Processes)
+	p.meet(now.Processes, newest)
 	return p.result(now.AsOf), nil
 }
 
@@ -111,7 +112,7 @@ func (p *past) read(ctx context.Context, v *view, progress func(done, total uint
 		return fmt.Errorf("read events: %w", err)
 	}
 	var e event.Event
-	n := uint64(0)
+	n, begun := uint64(0), false
 	for it.First(); it.Valid() && err == nil; it.Next() {
 		if err = v.interrupted(ctx); err != nil {
 			break
@@ -122,10 +123,11 @@ func (p *past) read(ctx context.Context, v *view, progress func(done, total uint
 		if event.Decode(it.Value(), &e) != nil {
 			continue // `store verify` tells of it
 		}
-		if n == 1 && p.at.Before(e.Observed) {
+		if !begun && p.at.Before(e.Observed) {
 			err = &BeforeRecordError{Oldest: e.Observed}
 			break
 		}
+		begun = true
 		p.take(&e)
 	}
 	if closed := it.Close(); err == nil && closed != nil {
@@ -207,14 +209,15 @@ func (p *past) takeLoss(e *event.Event) {
 }
 
 // meet takes the newest table. Whoever is in it and was in no event lived all the time.
-func (p *past) meet(now []*event.Process) {
+// If it is all that was asked for, it also has what started while it was made.
+func (p *past) meet(now []*event.Process, all bool) {
 	there := make(map[event.ID]struct{}, len(now))
 	for _, q := range now {
 		if q.State == event.StateZombie && q.Threads <= 1 {
 			continue
 		}
 		there[q.ID] = struct{}{}
-		if p.lives[q.ID] == nil && !q.StartTime.After(p.at) {
+		if p.lives[q.ID] == nil && (all || !q.StartTime.After(p.at)) {
 			p.lives[q.ID] = &life{Life: Life{Process: *q}}
 		}
 	}

@@ -132,7 +132,7 @@ func TestPastIsTheTruth(t *testing.T) {
 			for _, e := range m.events[floor:] {
 				p.take(e)
 			}
-			p.meet(m.table())
+			p.meet(m.table(), false)
 			r := p.result(m.now)
 			if diff := gocmp.Diff(m.at(at), r.text()); diff != "" {
 				t.Fatalf("at %v (-want +got):\n%s", at.Sub(testTime), diff)
@@ -157,7 +157,7 @@ func TestPastDoubts(t *testing.T) {
 		for _, e := range events {
 			p.take(e)
 		}
-		p.meet(nil)
+		p.meet(nil, false)
 		r := p.result(testTime)
 		if len(r.Lives) != 1 {
 			t.Fatalf("%d lives, want 1", len(r.Lives))
@@ -214,6 +214,9 @@ func TestPastOfAStore(t *testing.T) {
 	b.Events = append(b.Events,
 		&event.Event{Kind: event.KindLoss, Time: b.AsOf, Observed: b.AsOf, Loss: &down},
 		&event.Event{Kind: event.KindStop, Time: b.AsOf, Observed: b.AsOf, NotBefore: testTime, Process: gone})
+	late := *testProcess(4) // started while the snapshot was taken
+	late.StartTime = b.AsOf.Add(time.Millisecond)
+	b.Put = append(b.Put, &late)
 	mustAppend(t, s, b)
 	check := func(name string, past func(at time.Time) (*Past, error)) {
 		for _, c := range []struct {
@@ -221,8 +224,8 @@ func TestPastOfAStore(t *testing.T) {
 			lives []uint64
 			gaps  int
 		}{
-			{time.Time{}, []uint64{2, 3}, 0},
-			{testTime.Add(2 * time.Hour), []uint64{2, 3}, 0},
+			{time.Time{}, []uint64{2, 3, 4}, 0},
+			{testTime.Add(2 * time.Hour), []uint64{2, 3, 4}, 0},
 			{testTime.Add(30 * time.Minute), []uint64{1, 2}, 1},
 			{testTime, []uint64{1, 2}, 0},
 		} {

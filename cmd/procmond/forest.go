@@ -177,28 +177,36 @@ func (n *treeNode) choose(q *treeFilter, within bool) (selected int) {
 	return selected
 }
 
-// walk calls fn for each node that is kept, parents first; last says for each level
-// whether there is another below. It ends with the first error.
-func (f *forest) walk(most int, fn func(n *treeNode, last []bool, hidden int) error) error {
-	return walk(f.roots, nil, most, fn)
+// walk calls fn for each node that is kept, parents first, down to a level; 0 is all.
+// last says for each level whether it is the last there, and is valid only during the
+// call. hidden is how many are below the deepest. It ends with the first error.
+func (f *forest) walk(deepest int, fn func(n *treeNode, last []bool, hidden int) error) error {
+	w := walk{deepest: deepest, fn: fn}
+	return w.level(f.roots)
 }
 
-func walk(nodes []*treeNode, above []bool, most int, fn func(*treeNode, []bool, int) error) error {
+type walk struct {
+	deepest int
+	fn      func(n *treeNode, last []bool, hidden int) error
+	last    []bool
+}
+
+func (w *walk) level(nodes []*treeNode) error {
 	kept := slices.DeleteFunc(slices.Clone(nodes), func(n *treeNode) bool { return !n.kept })
+	w.last = append(w.last, false)
+	defer func() { w.last = w.last[:len(w.last)-1] }()
 	for i, n := range kept {
-		last := append(slices.Clip(above), i == len(kept)-1)
-		deepest := most > 0 && len(last) >= most
-		hidden := 0
-		if deepest {
-			hidden = n.below()
-		}
-		if err := fn(n, last, hidden); err != nil {
-			return err
-		}
-		if deepest {
+		w.last[len(w.last)-1] = i == len(kept)-1
+		if len(w.last) == w.deepest {
+			if err := w.fn(n, w.last, n.below()); err != nil {
+				return err
+			}
 			continue
 		}
-		if err := walk(n.children, last, most, fn); err != nil {
+		if err := w.fn(n, w.last, 0); err != nil {
+			return err
+		}
+		if err := w.level(n.children); err != nil {
 			return err
 		}
 	}

@@ -112,6 +112,29 @@ func TestForestOfNonsense(t *testing.T) {
 	})
 }
 
+// TestForestOfAChain: one below the other, as deep as a hostile user may make them.
+func TestForestOfAChain(t *testing.T) {
+	const deep = 50_000
+	f := new(forest)
+	for pid := range deep {
+		if err := f.add([]byte(proc(pid+1, pid, `,"exe":"/x"`)), nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.plant()
+	f.choose(&treeFilter{})
+	view := &treeView{lines: asciiLines(), now: viewNow, users: make(map[uint32]string), lookup: func(uint32) string { return "user" }}
+	longest, lines := 0, 0
+	_ = f.walk(0, func(n *treeNode, last []bool, _ int) error {
+		lines++
+		longest = max(longest, len(view.line(n, last, 0)))
+		return nil
+	})
+	if lines != deep || longest > 300 {
+		t.Errorf("%d lines, the longest has %d bytes", lines, longest)
+	}
+}
+
 func TestForestRefusesNonsense(t *testing.T) {
 	if err := new(forest).add([]byte(`{"pid":"x"}`), nil); err == nil {
 		t.Error("a PID that is no number is accepted")

@@ -65,12 +65,20 @@ func (v *treeView) line(n *treeNode, last []bool, hidden int) string {
 	return columns + v.paint.Faint(branch) + what + v.paint.Yellow(marks) + "\n"
 }
 
+// mostBranches are drawn for one process: who makes a chain of thousands must not make
+// millions of lines of branches.
+const mostBranches = 50
+
 // branch is what leads to a process. A root has none.
 func (v *treeView) branch(last []bool) string {
 	if len(last) <= 1 {
 		return ""
 	}
 	var b strings.Builder
+	if deep := len(last) - 1 - mostBranches; deep > 0 {
+		fmt.Fprintf(&b, "(%d levels) ", deep)
+		last = last[deep:]
+	}
 	for _, end := range last[1 : len(last)-1] {
 		if end {
 			b.WriteString(v.lines.space)
