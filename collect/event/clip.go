@@ -113,7 +113,10 @@ func clipList(p *Process, f Field, list []string, count, size int) []string {
 		return list
 	}
 	p.truncated(f)
-	clipped := slices.Clone(list[:keep])
+	clipped := make([]string, 0, keep+1)
+	for _, s := range list[:keep] {
+		clipped = append(clipped, strings.Clone(s)) // a source cuts them all from one text, the rest of which can be freed now
+	}
 	if keep < count {
 		if part := cut(list[keep], left); part != "" {
 			clipped = append(clipped, part)

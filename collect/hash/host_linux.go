@@ -26,13 +26,19 @@ func (h procHost) look(t *collect.HashTarget) (file, error) {
 		return file{}, err
 	}
 	defer func() { _ = unix.Close(dir) }() // only a handle
-	var st unix.Stat_t
-	if err := unix.Fstatat(dir, "exe", &st, 0); err != nil {
-		return file{}, lookError(dir, t, err)
-	}
-	path, err := readlinkat(dir, "exe")
+	// A handle, which opens nothing: the process may exec between two questions.
+	exe, err := unix.Openat(dir, "exe", unix.O_PATH|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return file{}, lookError(dir, t, err)
+	}
+	defer func() { _ = unix.Close(exe) }() // only a handle
+	var st unix.Stat_t
+	if err := unix.Fstat(exe, &st); err != nil {
+		return file{}, err
+	}
+	path, err := readlink(handlePath(exe))
+	if err != nil {
+		return file{}, err
 	}
 	if err := isProcess(dir, t); err != nil {
 		return file{}, err
@@ -126,9 +132,35 @@ func startTicks(line []byte) uint64 {
 	return ticks
 }
 
-func readlinkat(dir int, name string) (string, error) {
+// handlePath is a link to the file that a descriptor of ours is of.
+func handlePath(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
+
+// openPath opens what is at a path if it is k. It looks first, by a handle which opens
+// nothing: opening a device can do things, and the path may lead to one at any time.
+func openPath(path string, k key) (content, error) {
+	if path == "" {
+		return nil, &skip{reason: reasonNone}
+	}
+	handle, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = unix.Close(handle) }() // only a handle
+	if f, err := statOf(handle); err != nil {
+		return nil, err
+	} else if err := f.expect(k); err != nil {
+		return nil, err
+	}
+	fd, err := unix.Open(handlePath(handle), openFlags, 0)
+	if err != nil {
+		return nil, err
+	}
+	return checked(fd, k)
+}
+
+func readlink(path string) (string, error) {
 	var buf [event.MaxPath + 1]byte
-	n, err := unix.Readlinkat(dir, name, buf[:])
+	n, err := unix.Readlink(path, buf[:])
 	if err != nil {
 		return "", err
 	}

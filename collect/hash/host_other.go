@@ -46,3 +46,20 @@ func fileOf(st *unix.Stat_t) file {
 		allocated: int64(st.Blocks) * 512,
 	}
 }
+
+// openPath opens what is at a path if it is k. It looks before it opens: opening
+// a device can do things.
+func openPath(path string, k key) (content, error) {
+	f, err := statPath(path)
+	if err == nil {
+		err = f.expect(k)
+	}
+	if err != nil {
+		return nil, err
+	}
+	fd, err := unix.Open(path, openFlags, 0)
+	if err != nil {
+		return nil, err
+	}
+	return checked(fd, k)
+}

@@ -49,40 +49,28 @@ func statPath(path string) (file, error) {
 	return fileOf(&st), nil
 }
 
-// openPath opens what is at a path if it is k. It looks before it opens: opening
-// a device can do things.
-func openPath(path string, k key) (content, error) {
-	if path == "" {
-		return nil, &skip{reason: reasonNone}
+// expect is nil if f is the regular file k.
+func (f *file) expect(k key) error {
+	switch {
+	case !f.regular:
+		return &skip{reason: reasonSpecial}
+	case f.key != k:
+		return &skip{reason: reasonReplaced}
 	}
-	if f, err := statPath(path); err != nil {
-		return nil, err
-	} else if !f.regular {
-		return nil, &skip{reason: reasonSpecial}
-	} else if f.key != k {
-		return nil, &skip{reason: reasonReplaced}
-	}
-	fd, err := unix.Open(path, openFlags, 0)
-	if err != nil {
-		return nil, err
-	}
-	return checked(fd, k)
+	return nil
 }
 
 // checked takes fd over if it is of the regular file k, else it closes it.
 func checked(fd int, k key) (content, error) {
 	f, err := statOf(fd)
+	if err == nil {
+		err = f.expect(k)
+	}
 	switch {
-	case err != nil:
-	case !f.regular:
-		err = &skip{reason: reasonSpecial}
-	case f.key != k:
-		err = &skip{reason: reasonReplaced}
-		if f.dev == k.dev && f.ino == k.ino {
-			err = &skip{reason: reasonChanged}
-		}
-	default:
+	case err == nil:
 		return openFile{fd}, nil
+	case f.regular && f.dev == k.dev && f.ino == k.ino:
+		err = &skip{reason: reasonChanged}
 	}
 	return nil, errors.Join(err, unix.Close(fd))
 }

@@ -41,13 +41,14 @@ func (q *queue) add(k key, t collect.HashTarget) queueAnswer {
 		return queueKnown
 	}
 	if q.size >= q.limit {
+		delete(q.asked, w) // what it waits for is not its file any more
 		return queueFull
 	}
 	if len(q.waiters[k]) == 0 {
 		q.order = append(q.order, k)
 	}
 	q.waiters[k] = append(q.waiters[k], t)
-	q.asked[w] = k // one that waits for another file too is told of both: the collector knows which is true
+	q.asked[w] = k // it is not told of another file that it waits for: the path may be the same
 	q.size++
 	return queueAdded
 }
@@ -62,14 +63,13 @@ func (q *queue) first() (reading, bool) {
 	return reading{key: k, doors: append([]collect.HashTarget(nil), doors[:min(mostDoors, len(doors))]...)}, true
 }
 
-// finish takes the first file out and returns who waited for it.
+// finish takes the first file out and returns who waits for it.
 func (q *queue) finish() []collect.HashTarget {
 	k := q.order[0]
 	all := q.waiters[k]
 	q.order = q.order[1:]
 	delete(q.waiters, k)
-	q.forget(k, all)
-	return all
+	return q.forget(k, all)
 }
 
 // shift takes the first n who wait for the first file out, and puts the file
@@ -82,15 +82,18 @@ func (q *queue) shift(n int) []collect.HashTarget {
 	}
 	q.order = append(q.order[1:], k)
 	q.waiters[k] = all[n:]
-	q.forget(k, all[:n])
-	return all[:n]
+	return q.forget(k, all[:n])
 }
 
-func (q *queue) forget(k key, who []collect.HashTarget) {
+// forget returns those of who that have asked for no other file since.
+func (q *queue) forget(k key, who []collect.HashTarget) []collect.HashTarget {
 	q.size -= len(who)
+	var waiting []collect.HashTarget
 	for i := range who {
 		if w := waiterOf(&who[i]); q.asked[w] == k {
 			delete(q.asked, w)
+			waiting = append(waiting, who[i])
 		}
 	}
+	return waiting
 }
