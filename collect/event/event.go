@@ -97,6 +97,8 @@ type Batch struct {
 	AsOf time.Time
 	// BootID of the table, kept with it when AsOf is set.
 	BootID string
+	// Mark, when not zero, is kept too: it tells later whether the batch became durable.
+	Mark uint64
 }
 
 // Receipt is what a receiver of events says that it has of this collector.
@@ -116,8 +118,11 @@ type Table struct {
 	Processes []*Process // in no order
 	AsOf      time.Time  // of the last batch that had one; zero if none
 	BootID    string     // of the same batch
-	// Epoch of the store, and whether it has never held an event of it.
+	Mark      uint64     // of the last batch that had one; 0 if none
+	// Epoch of the store, the sequence of its last event, and whether it has never held
+	// an event of its epoch.
 	Epoch Epoch
+	Head  uint64
 	Empty bool
 	// Clean says that the run before this one ended in order, at CleanAt.
 	Clean   bool

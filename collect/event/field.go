@@ -60,7 +60,7 @@ type Mask struct {
 	Denied      FieldSet // procmond lacks the permission
 	Unsupported FieldSet // this platform or source does not give it
 	Failed      FieldSet // reading it failed otherwise
-	Truncated   FieldSet // the value is there but was cut to a limit
+	Truncated   FieldSet // the value is there but was cut to a limit; of a start time: it may be a clock tick late
 	Inherited   FieldSet // the value is the parent's
 }
 

@@ -3,6 +3,7 @@ package event
 import (
 	"errors"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
 )
@@ -12,6 +13,13 @@ func TestPeekKind(t *testing.T) {
 		e := Event{Seq: 1<<64 - 1, Epoch: NewEpoch(), Kind: kind, HostID: "h", Cause: "boot"}
 		if got, err := PeekKind(Append(nil, &e)); err != nil || got != kind {
 			t.Errorf("%v: %v %v", kind, got, err)
+		}
+		if got, observed, err := PeekObserved(Append(nil, &e)); err != nil || got != kind || !observed.IsZero() {
+			t.Errorf("%v: %v %v %v", kind, got, observed, err)
+		}
+		e.Time, e.Observed, e.NotBefore = time.Unix(1, 1), time.Unix(2, 2), time.Unix(3, 3)
+		if got, observed, err := PeekObserved(Append(nil, &e)); err != nil || got != kind || !observed.Equal(e.Observed) {
+			t.Errorf("%v: %v %v %v", kind, got, observed, err)
 		}
 	}
 }
@@ -30,6 +38,9 @@ func TestPeekKindOfLaterVersion(t *testing.T) {
 func TestPeekKindOfNonsense(t *testing.T) {
 	for _, encoded := range [][]byte{{0xff}, {0x12, 0x7f}, {0x00}, []byte("{\"kind\":1}")} {
 		if kind, err := PeekKind(encoded); !errors.Is(err, ErrMalformed) || kind != KindUnknown {
+			t.Errorf("%x: %v %v", encoded, kind, err)
+		}
+		if kind, _, err := PeekObserved(encoded); !errors.Is(err, ErrMalformed) || kind != KindUnknown {
 			t.Errorf("%x: %v %v", encoded, kind, err)
 		}
 	}
