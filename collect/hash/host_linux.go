@@ -193,6 +193,14 @@ func (f openFile) steady() bool {
 	if err := unix.Fstatfs(f.fd, &fs); err != nil {
 		return false
 	}
+	if uint32(fs.Type) != unix.OVERLAYFS_SUPER_MAGIC {
+		return steadyType(&fs)
+	}
+	var st unix.Stat_t
+	return unix.Fstat(f.fd, &st) == nil && steadyOverlay(st.Dev)
+}
+
+func steadyType(fs *unix.Statfs_t) bool {
 	switch uint32(fs.Type) {
 	case unix.TMPFS_MAGIC, unix.RAMFS_MAGIC, unix.HUGETLBFS_MAGIC, unix.FUSE_SUPER_MAGIC:
 		return false

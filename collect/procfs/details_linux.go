@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"daemoneye.dev/procmond/collect/event"
+	"daemoneye.dev/procmond/collect/internal/hung"
 	"daemoneye.dev/procmond/collect/internal/procfile"
 )
 
@@ -22,7 +23,7 @@ var unsupported = event.FieldSet(0).With(event.FieldCWD).With(event.FieldLoginUI
 
 // details are what is read of a process besides stat. The path of the executable
 // is in Scanner.rest; the arguments and, behind them, the environment are in
-// worker.text.
+// Worker.Text.
 type details struct {
 	fixed
 	surroundings
@@ -42,8 +43,8 @@ type fixed struct {
 }
 
 // read reads the details of the process whose directory and stat are given. A
-// field that can not be read is in the mask; errAbandoned is the only error.
-func (s *Scanner) read(w *worker, dir int, st *procfile.Stat, d *details) error {
+// field that can not be read is in the mask; hung.ErrAbandoned is the only error.
+func (s *Scanner) read(w *hung.Worker, dir int, st *procfile.Stat, d *details) error {
 	d.missing.Unsupported, d.pages = unsupported, s.resident(dir, st)
 	s.readStatus(dir, d)
 	if s.enhanced != nil {
@@ -55,7 +56,7 @@ func (s *Scanner) read(w *worker, dir int, st *procfile.Stat, d *details) error 
 	case st.Dead():
 		d.missing.Gone = d.missing.Gone.With(event.FieldExe).With(event.FieldExeDeleted).With(event.FieldArgs)
 	default:
-		id := identity{st.PID, st.Start}
+		id := hung.ID{PID: st.PID, Start: st.Start}
 		if err := s.readText(w, dir, id, d); err != nil {
 			return err
 		}
@@ -76,7 +77,7 @@ func (s *Scanner) readStatus(dir int, d *details) {
 }
 
 // readExe reads the path of the executable into s.rest.
-func (s *Scanner) readExe(w *worker, dir int, id identity, d *details) error {
+func (s *Scanner) readExe(w *hung.Worker, dir int, id hung.ID, d *details) error {
 	n, err := readlinkat(dir, exeFile, s.rest[:])
 	if err != nil {
 		miss(&d.missing, err, event.FieldExe, event.FieldExeDeleted)
@@ -100,11 +101,11 @@ func (s *Scanner) readExe(w *worker, dir int, id identity, d *details) error {
 // isNamed reports whether the executable is the file at path, as the daemon or
 // the process itself sees it: then the mark is part of the file's name. It asks
 // the file's own file system, which may hang; if it does, there is no such file.
-func (s *Scanner) isNamed(w *worker, dir int, id identity, path string) (named bool, err error) {
-	if !s.hung.room(id) {
+func (s *Scanner) isNamed(w *hung.Worker, dir int, id hung.ID, path string) (named bool, err error) {
+	if !s.hung.Room(id) {
 		return false, nil
 	}
-	w.begin(id)
+	w.Begin(id)
 	var running, file unix.Stat_t
 	if unix.Fstatat(dir, "exe", &running, 0) == nil {
 		for _, name := range []string{path, "root" + path} {
@@ -113,14 +114,14 @@ func (s *Scanner) isNamed(w *worker, dir int, id identity, path string) (named b
 			}
 		}
 	}
-	return named, w.end()
+	return named, w.End()
 }
 
 // readText reads what is in the memory of the process: the command line and, if it
-// is asked for, what is allowed of the environment, into w.text.
-func (s *Scanner) readText(w *worker, dir int, id identity, d *details) error {
+// is asked for, what is allowed of the environment, into w.Text.
+func (s *Scanner) readText(w *hung.Worker, dir int, id hung.ID, d *details) error {
 	env := s.enhanced != nil && len(s.enhanced.env) > 0
-	if !s.hung.room(id) {
+	if !s.hung.Room(id) {
 		d.givenUp = true
 		d.missing.Failed = d.missing.Failed.With(event.FieldArgs)
 		if env {
@@ -128,45 +129,45 @@ func (s *Scanner) readText(w *worker, dir int, id identity, d *details) error {
 		}
 		return nil
 	}
-	w.begin(id)
-	args, argsErr := w.read(dir, cmdlineFile, 0, procfile.MaxCmdline)
+	w.Begin(id)
+	args, argsErr := readText(w, dir, cmdlineFile, 0, procfile.MaxCmdline)
 	var vars int
 	var varsErr error
 	if env {
-		vars, varsErr = w.read(dir, environFile, args, procfile.MaxEnviron)
+		vars, varsErr = readText(w, dir, environFile, args, procfile.MaxEnviron)
 	}
-	if err := w.end(); err != nil {
+	if err := w.End(); err != nil {
 		return err
 	}
 	d.args = args
 	note(&d.missing, event.FieldArgs, argsErr, args == procfile.MaxCmdline)
 	if env {
-		d.env = len(procfile.KeepEnv(w.text[args:args+vars], s.enhanced.env))
+		d.env = len(procfile.KeepEnv(w.Text[args:args+vars], s.enhanced.env))
 		note(&d.missing, event.FieldEnv, varsErr, vars == procfile.MaxEnviron)
 	}
 	return nil
 }
 
-// read reads a file below dir into w.text from at on, which grows for it up to
+// readText reads a file below dir into w.Text from at on, which grows for it up to
 // limit bytes, and returns how many there are; none if there is an error.
-func (w *worker) read(dir int, name string, at, limit int) (int, error) {
+func readText(w *hung.Worker, dir int, name string, at, limit int) (int, error) {
 	fd, err := openat(dir, name, unix.O_RDONLY)
 	if err != nil {
 		return 0, err
 	}
 	defer closeFD(fd)
 	for n := 0; ; {
-		m, err := read(fd, w.text[at+n:min(len(w.text), at+limit)])
+		m, err := read(fd, w.Text[at+n:min(len(w.Text), at+limit)])
 		n += m
 		if err != nil {
 			return 0, err
 		}
-		if n == limit || at+n < len(w.text) {
+		if n == limit || at+n < len(w.Text) {
 			return n, nil
 		}
-		grown := make([]byte, min(max(len(w.text)*4, minText), at+limit))
-		copy(grown, w.text)
-		w.text = grown
+		grown := make([]byte, min(max(len(w.Text)*4, minText), at+limit))
+		copy(grown, w.Text)
+		w.Text = grown
 	}
 }
 

@@ -42,19 +42,12 @@ func (f fixture) hangAt(pid int, file, content string) (release func()) {
 	return release
 }
 
-// hungNow is how many workers were left behind and are not back.
-func (h *hung) count() int {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return len(h.at)
-}
-
 // awaitHung scans until so many workers hang: they end in their own time.
 func awaitHung(t *testing.T, s *Scanner, want int) {
 	t.Helper()
-	for deadline := time.Now().Add(time.Minute); s.hung.count() != want; {
+	for deadline := time.Now().Add(time.Minute); s.hung.Len() != want; {
 		if time.Now().After(deadline) {
-			t.Fatalf("%d workers hang, want %d", s.hung.count(), want)
+			t.Fatalf("%d workers hang, want %d", s.hung.Len(), want)
 		}
 		scantest.Scan(t, s, false)
 	}
@@ -82,7 +75,7 @@ func TestHangingArgumentsStopNoScan(t *testing.T) {
 		if o := scantest.Observed(t, scantest.Scan(t, s, false), 3); o.Process != nil {
 			t.Fatalf("reported again: %+v", o.Process)
 		}
-		if n := s.hung.count(); n != 1 {
+		if n := s.hung.Len(); n != 1 {
 			t.Fatalf("%d workers hang, want 1", n)
 		}
 	}
@@ -112,8 +105,8 @@ func TestNoMoreHangThanAllowed(t *testing.T) {
 	s := newScanner(t, Config{Proc: f.Dir, Patience: 10 * time.Millisecond, MaxHung: limit})
 	for range 3 {
 		snap := scantest.Scan(t, s, true)
-		if s.hung.count() != limit {
-			t.Fatalf("%d hang, want %d", s.hung.count(), limit)
+		if s.hung.Len() != limit {
+			t.Fatalf("%d hang, want %d", s.hung.Len(), limit)
 		}
 		for pid := int32(1); pid <= n+1; pid++ {
 			if p := scantest.Whole(t, snap, pid).Process; !p.Missing.Failed.Has(event.FieldArgs) {
@@ -142,14 +135,4 @@ func TestProbeOfAHangingProcess(t *testing.T) {
 			t.Errorf("got %+v, %v", o, err)
 		}
 	}
-}
-
-// TestPanicOfAWorker must reach the caller of Scan, who knows what to do.
-func TestPanicOfAWorker(t *testing.T) {
-	defer func() {
-		if p, ok := recover().(crash); !ok || p.value != "sour" {
-			t.Errorf("recovered %v", p)
-		}
-	}()
-	_, _ = watched(&hung{}, time.Minute, nil, func(*worker) error { panic("sour") })
 }

@@ -9,6 +9,7 @@ import (
 
 	"daemoneye.dev/procmond/collect"
 	"daemoneye.dev/procmond/collect/event"
+	"daemoneye.dev/procmond/collect/internal/hung"
 	"daemoneye.dev/procmond/collect/internal/procfile"
 )
 
@@ -23,8 +24,8 @@ type want struct {
 
 // observe reads one process: its stat, and the rest if it is not known, has
 // changed, or whole asks for it. r is what is known of the PID, or nil. Errors:
-// [collect.ErrGone], errHidden, errAbandoned, else the host's.
-func (s *Scanner) observe(w *worker, pid int32, r *record, want want) (collect.Observation, error) {
+// [collect.ErrGone], errHidden, hung.ErrAbandoned, else the host's.
+func (s *Scanner) observe(w *hung.Worker, pid int32, r *record, want want) (collect.Observation, error) {
 	if r != nil && !want.whole && !s.overdue(r) {
 		pages := s.residentOfKnown(r)
 		n, err := s.readKnown(s.proc, s.pathOf(pid, "/"+statFile), s.stat[0][:])
@@ -49,7 +50,7 @@ func (s *Scanner) observe(w *worker, pid int32, r *record, want want) (collect.O
 
 // overdue reports whether arguments that were given up can be read now.
 func (s *Scanner) overdue(r *record) bool {
-	return r.incomplete && s.hung.room(identity{r.pid, r.start})
+	return r.incomplete && s.hung.Room(hung.ID{PID: r.pid, Start: r.start})
 }
 
 // pathOf is the name of a file of a process, valid until the next call.
@@ -82,7 +83,7 @@ func statError(st *procfile.Stat, pid int32, buf []byte, n int, err error) error
 
 // examine reads a process whole through its own directory. again says that it
 // changed meanwhile, or went; last accepts a change.
-func (s *Scanner) examine(w *worker, pid int32, r *record, want want, last bool) (o collect.Observation, again bool, err error) {
+func (s *Scanner) examine(w *hung.Worker, pid int32, r *record, want want, last bool) (o collect.Observation, again bool, err error) {
 	dir, err := openat(s.proc, s.pathOf(pid, "\x00"), unix.O_PATH|unix.O_DIRECTORY)
 	if err != nil {
 		return o, false, statError(nil, pid, nil, 0, err)
@@ -104,7 +105,7 @@ func (s *Scanner) examine(w *worker, pid int32, r *record, want want, last bool)
 	if !last && !same(&before, &after) {
 		return o, true, nil
 	}
-	return s.report(r, &before, &d, w.text, want), false, nil
+	return s.report(r, &before, &d, w.Text, want), false, nil
 }
 
 // same reports whether nothing has changed between two readings that would make

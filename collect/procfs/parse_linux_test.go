@@ -3,6 +3,7 @@ package procfs
 import (
 	"encoding/binary"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"testing"
@@ -40,6 +41,30 @@ func TestListIsThatOfTheHost(t *testing.T) {
 	pids, err := l.list(fd)
 	if err != nil || !slices.Contains(pids, int32(os.Getpid())) || !slices.IsSorted(pids) {
 		t.Errorf("got %v, %v", pids, err)
+	}
+}
+
+// TestListIsWhole: what does not fit one reading of the directory comes with the next.
+func TestListIsWhole(t *testing.T) {
+	const n = 1_500
+	dir := t.TempDir()
+	for pid := 1; pid <= n; pid++ {
+		if err := os.Mkdir(filepath.Join(dir, strconv.Itoa(pid)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeFD(fd)
+	l := new(lister)
+	if n*(direntName+len("1000")+1) < len(l.buf) {
+		t.Fatal("they fit one reading")
+	}
+	pids, err := l.list(fd)
+	if err != nil || len(pids) != n || pids[0] != 1 || pids[n-1] != n || !slices.IsSorted(pids) {
+		t.Errorf("%d PIDs, %v", len(pids), err)
 	}
 }
 

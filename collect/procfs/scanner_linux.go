@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"daemoneye.dev/procmond/collect"
+	"daemoneye.dev/procmond/collect/internal/hung"
 	"daemoneye.dev/procmond/collect/internal/procfile"
 )
 
@@ -48,7 +49,7 @@ type Config struct {
 type Scanner struct {
 	config   Config
 	pageSize uint64
-	hung     hung
+	hung     *hung.Set
 	// readKnown reads the stat file of a known process: readStat, unless Proc is
 	// not a process file system and may block.
 	readKnown func(proc int, name string, buf []byte) (int, error)
@@ -87,7 +88,7 @@ func New(c Config) (*Scanner, error) {
 	}
 	s := &Scanner{
 		config: c, pageSize: uint64(os.Getpagesize()), seed: maphash.MakeSeed(),
-		hung: hung{limit: c.MaxHung, at: make(map[identity]struct{})},
+		hung: hung.NewSet(c.MaxHung),
 		text: make([]byte, minText), path: make([]byte, 0, maxPath),
 	}
 	if err := s.open(); err != nil {
@@ -154,7 +155,7 @@ func (s *Scanner) Scan(ctx context.Context, full bool, snap *collect.Snapshot) e
 	snap.Observations = slices.Grow(snap.Observations, len(pids))
 	next := 0
 	s.known.rewind()
-	err = s.watched(func(w *worker) error {
+	err = s.watched(func(w *hung.Worker) error {
 		for ; next < len(pids); next++ {
 			if err := ctx.Err(); err != nil {
 				return err
@@ -178,22 +179,22 @@ func (s *Scanner) Scan(ctx context.Context, full bool, snap *collect.Snapshot) e
 }
 
 // watched does work on workers, see [watched].
-func (s *Scanner) watched(work func(*worker) error) (err error) {
+func (s *Scanner) watched(work func(*hung.Worker) error) (err error) {
 	text := s.text
 	s.text = nil
-	s.text, err = watched(&s.hung, s.config.Patience, text, work)
+	s.text, err = hung.Run(s.hung, s.config.Patience, text, work)
 	return err
 }
 
 // add appends what is seen of pid to the snapshot.
-func (s *Scanner) add(w *worker, pid int32, full bool, snap *collect.Snapshot) error {
+func (s *Scanner) add(w *hung.Worker, pid int32, full bool, snap *collect.Snapshot) error {
 	o, err := s.observe(w, pid, s.known.at(pid), want{whole: full || s.turn(pid), report: full})
 	switch {
 	case err == nil:
 		snap.Observations = append(snap.Observations, o)
 	case errors.Is(err, collect.ErrGone):
 		snap.Vanished++
-	case errors.Is(err, errAbandoned), isExhausted(err):
+	case errors.Is(err, hung.ErrAbandoned), isExhausted(err):
 		return fmt.Errorf("read process %d: %w", pid, err)
 	default:
 		snap.Hidden++
@@ -217,7 +218,7 @@ func (s *Scanner) Probe(ctx context.Context, pid int32) (o collect.Observation, 
 	}
 	defer s.close()
 	s.known.rewind()
-	err = s.watched(func(w *worker) error {
+	err = s.watched(func(w *hung.Worker) error {
 		seen, err := s.observe(w, pid, s.known.at(pid), want{whole: true, report: true})
 		if err == nil {
 			o = seen // a worker that was given up has an error and leaves it alone

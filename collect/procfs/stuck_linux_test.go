@@ -50,7 +50,7 @@ func testStuckProcess(t *testing.T, c Config) {
 		if took := time.Since(began); took > c.Patience+5*time.Second {
 			t.Fatalf("a scan took %v", took)
 		}
-		if n := s.hung.count(); n != 1 {
+		if n := s.hung.Len(); n != 1 {
 			t.Fatalf("%d workers hang, want 1", n)
 		}
 		if o.Process != nil {
@@ -70,7 +70,7 @@ func testStuckProcess(t *testing.T, c Config) {
 		p := scantest.Observed(t, scantest.Scan(t, s, false), victim.PID).Process
 		return p != nil && slices.Equal(p.Args, []string{"stuck", "behind", "a lock"}) && p.Missing.Failed == 0 && len(p.Env) == len(c.Env)
 	})
-	if n := s.hung.count(); n != 0 {
+	if n := s.hung.Len(); n != 0 {
 		t.Errorf("%d workers hang, want none", n)
 	}
 }
@@ -87,8 +87,8 @@ func TestKnownProcessSticks(t *testing.T) {
 			wantStuck(t, scantest.Whole(t, snap, victim.PID))
 			return
 		}
-		if o := scantest.Observed(t, snap, victim.PID); o.Process != nil || s.hung.count() != 0 {
-			t.Fatalf("got %+v of %+v, and %d workers hang", o, o.Process, s.hung.count())
+		if o := scantest.Observed(t, snap, victim.PID); o.Process != nil || s.hung.Len() != 0 {
+			t.Fatalf("got %+v of %+v, and %d workers hang", o, o.Process, s.hung.Len())
 		}
 	}
 	t.Error("its turn did not come")
@@ -111,8 +111,8 @@ func TestStuckProcesses(t *testing.T) {
 		for _, victim := range victims {
 			wantStuck(t, scantest.Whole(t, snap, victim.PID))
 		}
-		if hung := s.hung.count(); hung != limit {
-			t.Fatalf("%d workers hang, want %d", hung, limit)
+		if n := s.hung.Len(); n != limit {
+			t.Fatalf("%d workers hang, want %d", n, limit)
 		}
 	}
 	if more := zoo.Threads(t) - threads; more > limit+4 { // the Go scheduler keeps some in reserve

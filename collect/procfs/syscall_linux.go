@@ -52,12 +52,12 @@ func readlinkat(dir int, name string, buf []byte) (int, error) {
 	return int(n), nil
 }
 
-// read is one read of fd.
+// read is one read of fd. Of a process that is gone by now it reads nothing.
 func read(fd int, buf []byte) (int, error) {
 	for {
 		n, err := unix.Read(fd, buf)
 		if err != unix.EINTR {
-			return n, err
+			return max(n, 0), err
 		}
 	}
 }

@@ -13,6 +13,7 @@ const MaxCgroup = 64 << 10
 type Cgroup struct {
 	Path      []byte // of one of the hierarchies
 	Container []byte // the id in Path, nil if it names no container
+	Alone     bool   // there is no hierarchy but that of version 2
 }
 
 // The ranks of lines, the lower the better. Where a process belongs to nothing in a
@@ -42,6 +43,7 @@ func (c *Cgroup) Parse(b []byte) error {
 		if _, ok := parseUint(hierarchy); !ok || len(path) == 0 || path[0] != '/' {
 			continue // the rest of a name with a line feed, which kernels before 3.15 allow
 		}
+		c.Alone = best == rankNone && string(hierarchy) == "0"
 		container := containerID(path)
 		if rank := rankOf(controllers, path, container); rank < best {
 			best = rank

@@ -342,3 +342,88 @@ func (s Source) testOwnerThatChangesEachTime(t *testing.T) {
 		t.Errorf("got %+v, want the last owner", o)
 	}
 }
+
+// testNewEntry: a process is its PID and its start, whatever file its entry is. The
+// kernel makes the entries anew when memory is short, with other inodes; and a file
+// system may give an inode again.
+func (s Source) testNewEntry(t *testing.T) {
+	const pid = 4711
+	f := zoo.NewFixture(t)
+	f.Put(pid, zoo.Sleeper(pid, 1))
+	scanner := s.of(t, f.Dir)
+	Scan(t, scanner, false)
+	before := inode(f, pid)
+	f.Must(os.Rename(f.Path(pid, ""), filepath.Join(f.Dir, "former")))
+	f.Put(pid, zoo.Sleeper(pid, 1))
+	if inode(f, pid) == before {
+		t.Fatal("the entry is the same")
+	}
+	if o := Observed(t, Scan(t, scanner, false), pid); o.Process != nil {
+		t.Errorf("another entry: told as news: %+v", o.Process)
+	}
+	before = inode(f, pid)
+	f.Must(os.WriteFile(f.Path(pid, "stat"), []byte(zoo.Sleeper(pid, 2).Stat), 0o600))
+	if inode(f, pid) != before {
+		t.Fatal("the entry is another one")
+	}
+	if o := Whole(t, Scan(t, scanner, false), pid); o.StartTicks != 2 || o.ExecChanged {
+		t.Errorf("another process in the same entry: %+v", o)
+	}
+}
+
+// inode is that of the entry of a process.
+func inode(f zoo.Fixture, pid int) uint64 {
+	f.T.Helper()
+	var st unix.Stat_t
+	f.Must(unix.Stat(f.Path(pid, ""), &st))
+	return st.Ino
+}
+
+// testHiddenImage: of a process that may not be traced the kernel does not show which
+// image it runs. An exec shows in the name, at once, or in what is read within 30 scans;
+// it is not said to be one.
+func (s Source) testHiddenImage(t *testing.T) {
+	const pid = 4711
+	hidden := func(from, to string) zoo.Entry {
+		e := zoo.Sleeper(pid, 1)
+		e.Stat = strings.NewReplacer(" 94248873189376 94248873209257 140733729086000 ", " 1 1 0 ", " 140733729090037 ", " 0 ", from, to).Replace(e.Stat)
+		return e
+	}
+	f := zoo.NewFixture(t)
+	f.Put(pid, hidden("", ""))
+	scanner := s.of(t, f.Dir)
+	Scan(t, scanner, false)
+	f.Put(pid, hidden("(sleeper)", "(other)"))
+	if o := Whole(t, Scan(t, scanner, false), pid); o.Process.Name != "other" || o.ExecChanged {
+		t.Errorf("got %+v of %+v", o, o.Process)
+	}
+	e := hidden("(sleeper)", "(other)")
+	e.Exe, e.Cmdline = "/usr/bin/other", "other\x00"
+	f.Put(pid, e)
+	for range rereadEvery {
+		if o := Observed(t, Scan(t, scanner, false), pid); o.Process != nil {
+			if o.Process.Exe != "/usr/bin/other" || o.ExecChanged {
+				t.Errorf("got %+v of %+v", o, o.Process)
+			}
+			return
+		}
+	}
+	t.Error("the new image was not seen")
+}
+
+// testExecUnderTheReading: a process that runs another program while its arguments are
+// read keeps its directory. What is told is of one image.
+func (s Source) testExecUnderTheReading(t *testing.T) {
+	const pid = 4711
+	f := zoo.NewFixture(t)
+	f.Put(pid, zoo.Sleeper(pid, 1))
+	f.DuringReading(pid, func() {
+		f.Must(os.Remove(f.Path(pid, "cmdline")))
+		f.Must(os.WriteFile(f.Path(pid, "cmdline"), []byte("other\x00"), 0o600))
+		stat := strings.Replace(zoo.Sleeper(pid, 1).Stat, " 140733729086000 ", " 140733729086016 ", 1)
+		f.Must(os.WriteFile(f.Path(pid, "stat"), []byte(stat), 0o600))
+	})
+	if o := Whole(t, Scan(t, s.of(t, f.Dir), false), pid); !cmp.Equal(o.Process.Args, []string{"other"}) {
+		t.Errorf("got %q of the image before", o.Process.Args)
+	}
+}

@@ -60,7 +60,10 @@ func Run(t *testing.T, s Source) {
 		{"ProbeOfNobody", s.testProbeOfNobody},
 		{"ArgumentsAreBounded", s.testArgumentsAreBounded},
 		{"ChangeUnderTheReading", s.testChangeUnderTheReading},
+		{"ExecUnderTheReading", s.testExecUnderTheReading},
 		{"OwnerThatChangesEachTime", s.testOwnerThatChangesEachTime},
+		{"NewEntryIsNoNewProcess", s.testNewEntry},
+		{"HiddenImage", s.testHiddenImage},
 
 		{"StartedProcess", s.testStartedProcess},
 		{"ExecInPlace", s.testExecInPlace},
@@ -74,6 +77,7 @@ func Run(t *testing.T, s Source) {
 		{"Arguments", s.testArguments},
 		{"Title", s.testTitle},
 		{"ThousandThreads", s.testThousandThreads},
+		{"CPUTimeIsOfAllThreads", s.testCPUTime},
 		{"Orphan", s.testOrphan},
 		{"Namespace", s.testNamespace},
 		{"RecycledPID", s.testRecycledPID},

@@ -75,6 +75,19 @@ func (s Source) testThousandThreads(t *testing.T) {
 	}
 }
 
+// testCPUTime: threads that have ended count, and so do those that live beside the first.
+func (s Source) testCPUTime(t *testing.T) {
+	scanner := s.host(t)
+	c := zoo.Start(t, "spin", nil)
+	before := Observed(t, Scan(t, scanner, false), c.PID)
+	c.Act()
+	after := Observed(t, Scan(t, scanner, false), c.PID)
+	// Before and after are rounded to ticks, each for user and system.
+	if used := after.CPU - before.CPU; used < 2*zoo.Spin-2*procfile.Tick {
+		t.Errorf("%v of processor time, want %v", used, 2*zoo.Spin)
+	}
+}
+
 // testOrphan: the child of a parent that dies first goes to a subreaper, or else to
 // the first process, and is reported with its new parent though it did nothing.
 func (s Source) testOrphan(t *testing.T) {

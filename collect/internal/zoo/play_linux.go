@@ -11,6 +11,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
@@ -93,6 +94,8 @@ func begin(name, argument string, more Roles) (Act, error) {
 	case "threads":
 		n, err := strconv.Atoi(argument)
 		return func(string) error { startThreads(n); return nil }, err
+	case "spin":
+		return func(string) error { spin(); return nil }, nil
 	case "parent":
 		return func(string) error { return startChild() }, nil
 	case "twins":
@@ -170,6 +173,34 @@ func startThreads(n int) {
 		}()
 	}
 	running.Wait()
+}
+
+// Spin is how much processor time each of two threads takes in the role "spin".
+const Spin = 50 * time.Millisecond
+
+// spin keeps two threads busy, of which one ends afterwards.
+func spin() {
+	var busy sync.WaitGroup
+	for _, ends := range []bool{true, false} {
+		busy.Add(1)
+		go func() {
+			runtime.LockOSThread() // and never unlocks: the thread ends with its goroutine
+			for used := time.Duration(0); used < Spin; used = threadTime() {
+			}
+			busy.Done()
+			if !ends {
+				select {}
+			}
+		}()
+	}
+	busy.Wait()
+}
+
+// threadTime is the processor time of this thread.
+func threadTime() time.Duration {
+	var used unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &used) // there is no kernel without it
+	return time.Duration(used.Nano())
 }
 
 // startChild starts a child that outlives this process, and prints its PID.
