@@ -33,12 +33,11 @@ func (r *report) admit() {
 func (r *report) waiting() ([]*entry, int) {
 	var waiting []*entry
 	admitted := 0
-	for i := range r.table.entries {
-		e := &r.table.entries[i]
+	for e := range r.table.all() {
 		switch {
 		case e.candidate():
 			waiting = append(waiting, e)
-		case e.has(flagReported) && !e.has(flagEnded|flagExcluded):
+		case e.takesRoom():
 			admitted++
 		}
 	}

@@ -93,7 +93,7 @@ func (c *Collector) appendUnits(ctx context.Context, r *report, tail event.Batch
 // the events of one batch only.
 func (r *report) move(u *unit, b *event.Batch) {
 	if u.start != nil {
-		b.Events = append(b.Events, r.startEvent(u.start))
+		b.Events = append(b.Events, r.startEvent(u.start, u.began))
 		b.Put = append(b.Put, u.start)
 	}
 	b.Events = append(b.Events, u.events...)

@@ -84,14 +84,18 @@ func parentText(p *event.Process) string {
 
 // argsText is a command line that a shell would take apart again the same way.
 func argsText(args []string) string {
-	quoted := make([]string, len(args))
+	var b strings.Builder
+	b.Grow(16 * len(args))
 	for i, arg := range args {
+		if i > 0 {
+			b.WriteByte(' ')
+		}
 		if arg == "" || strings.ContainsAny(arg, " \t\n'\"\\$`|&;()<>*?[]#~") {
 			arg = "'" + strings.ReplaceAll(arg, "'", `'\''`) + "'"
 		}
-		quoted[i] = arg
+		b.WriteString(arg)
 	}
-	return strings.Join(quoted, " ")
+	return b.String()
 }
 
 func namespacesText(all []event.Namespace) string {
@@ -176,6 +180,9 @@ func changesBetween(old, now *event.Process, nowAbsent event.FieldSet) []event.C
 		change := event.Change{Field: a.field, New: a.text(now)}
 		if !oldAbsent.Has(a.field) {
 			change.Old = a.text(old)
+		}
+		if changes == nil {
+			changes = make([]event.Change, 0, 4) // an exec mostly has three
 		}
 		changes = append(changes, change)
 	}

@@ -24,15 +24,17 @@ func (r *report) change(e *entry, m met) {
 	case !e.has(flagReported):
 		e.process = merged(e.process, o)
 		e.noteReadable(e.process)
-	case !e.silent(): // a silent one keeps its last report, to be compared with when it is back
+	case !e.silent():
 		r.reportChange(e, o, m)
+	case o.Process != nil: // it keeps its last report, to be compared with when it is back
+		e.unsaid = merged(e.present(), o)
 	}
 }
 
 func (r *report) reportChange(e *entry, o *Observation, m met) {
 	old, now := e.process, merged(e.process, o)
 	changes := r.changesOf(e, now, m)
-	exec := o.Process != nil && (o.ExecChanged || hasChanged(changes, event.FieldExe))
+	exec := o.Process != nil && (o.ExecChanged || hasChanged(changes, event.FieldExe) && !absentBefore(old).Has(event.FieldExe))
 	switch {
 	case len(changes) > 0 || exec:
 		r.changes = append(r.changes, unit{events: []*event.Event{r.changeEvent(now, changes, exec)}, put: now})
@@ -40,7 +42,7 @@ func (r *report) reportChange(e *entry, o *Observation, m met) {
 	case now.StartTicks != old.StartTicks:
 		r.changes = append(r.changes, unit{put: now}) // its start became known
 	}
-	e.process = now
+	e.process, e.unsaid = now, nil
 	e.noteReadable(now)
 }
 
@@ -95,7 +97,11 @@ func merged(old *event.Process, o *Observation) *event.Process {
 	if !old.StartTime.IsZero() {
 		p.StartTime = old.StartTime // the wall clock may have been set meanwhile
 	}
-	p.StartTicks = max(old.StartTicks, o.StartTicks)
+	p.StartTicks = old.StartTicks
+	if o.StartTicks != 0 && (old.StartTicks == 0 || startApprox(old)) {
+		p.StartTicks = o.StartTicks
+		p.Missing.Truncated = p.Missing.Truncated.Without(event.FieldStartTime)
+	}
 	setVolatile(&p, o)
 	keepHash(&p, old, o)
 	return &p

@@ -27,6 +27,7 @@ type Collector struct {
 	table     *table      // nil while it is not loaded
 	epoch     event.Epoch // of the store that table, or what comes before it, is of
 	snapshot  *Snapshot
+	known     []entry // the copy of the table that the job in flight has; kept for its memory
 	found     differences
 	job       *job      // the one in flight, if this Serve started it
 	hashes    bool      // the hasher has called
@@ -34,6 +35,7 @@ type Collector struct {
 	recovered bool      // the next comparison is with a table that this Serve did not make
 	watching  time.Time // since when this run watches, for the source of starts
 	before    time.Time // begin of the last good scan
+	asOf      time.Time // when the table was complete, as the store has it
 	scanBegan time.Time // of the scan in flight, or the last one
 	nextScan  time.Time
 	retryAt   time.Time // when a store out of service is tried again
@@ -72,7 +74,7 @@ func (c *Collector) Serve(ctx context.Context) error {
 func (c *Collector) reset() {
 	now := time.Now()
 	c.run.enter(&c.cfg, now)
-	c.table, c.snapshot, c.job = nil, nil, nil
+	c.table, c.snapshot, c.known, c.job = nil, nil, nil, nil
 	c.watching = c.run.began
 	c.retryAt, c.nextScan = now, now
 	c.hand, c.waiters = nil, nil
@@ -125,23 +127,56 @@ func (c *Collector) loop(ctx context.Context) error {
 		}
 		c.publish(c.doing())
 		c.beat()
-		timer.Reset(c.untilDue())
+		if err := c.wait(ctx, timer); err != nil && !errors.Is(err, errOutage) {
+			return err
+		}
+	}
+}
+
+// wait returns when there is something to do. It reads events meanwhile, and goes on
+// if there are none: that is nearly always so, and must cost nothing. In a storm both
+// requests and events always wait: each round takes one request and reads once.
+func (c *Collector) wait(ctx context.Context, timer *time.Timer) error {
+	due := time.Now().Add(c.untilDue())
+	select {
+	case r := <-c.cfg.Mailbox.requests:
+		c.take(r)
+		due = time.Time{}
+	default:
+	}
+	for {
+		timer.Reset(time.Until(c.sooner(due)))
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case r := <-c.cfg.Mailbox.requests:
 			c.take(r)
+			return nil
 		case result := <-c.results():
-			if err := c.endJob(ctx, result); err != nil && !errors.Is(err, errOutage) {
-				return err
-			}
+			return c.endJob(ctx, result)
 		case <-c.hashesReady():
 			c.hashes = true
+			return nil
 		case <-c.cfg.Available:
 			c.retryAt = time.Now()
+			return nil
+		case <-c.filling():
+			c.called()
 		case <-timer.C:
 		}
+		now := time.Now()
+		if c.listens() && !c.run.heard.next.After(now) && c.hear(now) || !due.After(now) {
+			return nil
+		}
 	}
+}
+
+// sooner is when to read events, if that is before due.
+func (c *Collector) sooner(due time.Time) time.Time {
+	if next := c.run.heard.next; c.listens() && next.Before(due) {
+		return next
+	}
+	return due
 }
 
 // step does what is due.
@@ -163,6 +198,9 @@ func (c *Collector) step(ctx context.Context) error {
 	if err := c.flushNotes(ctx); err != nil {
 		return err
 	}
+	if err := c.listen(ctx, now); err != nil {
+		return err
+	}
 	if c.table == nil || c.run.inflight != nil || state != fsm.CollectorRunning {
 		return nil
 	}
@@ -174,6 +212,10 @@ func (c *Collector) step(ctx context.Context) error {
 	if due, _ := c.table.dueHeld(now); len(due) > 0 {
 		c.startJob(ctx, due)
 	} else if !c.nextScan.After(now) {
+		c.closeLosses(now)
+		if err := c.flushNotes(ctx); err != nil {
+			return err
+		}
 		c.startScan(ctx)
 	}
 	return nil
@@ -238,7 +280,9 @@ func (c *Collector) turnTo(what string) {
 	if last := c.cfg.Mailbox.activity.Load(); last.name != what {
 		c.cfg.Mailbox.activity.Store(&activity{name: what, since: time.Now()})
 	}
-	c.cfg.Progress.Beat(what)
+	if !c.stuck(time.Now()) { // what else it does must not hide that
+		c.cfg.Progress.Beat(what)
+	}
 }
 
 // fire moves the machine and tells.

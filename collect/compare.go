@@ -49,7 +49,7 @@ func (t *table) compareWith(s *Snapshot, th thresholds, keep []int32, d *differe
 		if i < len(t.entries) && t.entries[i].pid == pid {
 			c.meet(i, j)
 			i++
-		} else {
+		} else if !t.endedSince(&s.Observations[j]) {
 			d.fresh = append(d.fresh, j)
 		}
 	}
@@ -70,7 +70,7 @@ type comparison struct {
 }
 
 func (c *comparison) miss(i int, keep []int32) {
-	if !slices.Contains(keep, c.table.entries[i].pid) {
+	if e := &c.table.entries[i]; !e.has(flagTouched) && !slices.Contains(keep, e.pid) {
 		c.gone = append(c.gone, i)
 	}
 }
@@ -79,6 +79,8 @@ func (c *comparison) miss(i int, keep []int32) {
 func (c *comparison) meet(i, j int) {
 	e, o := &c.table.entries[i], &c.snapshot.Observations[j]
 	switch {
+	case e.has(flagTouched):
+		c.meetTouched(e, o)
 	case !e.is(o) || e.has(flagEnded) && !o.ended():
 		c.gone = append(c.gone, i)
 		c.fresh = append(c.fresh, j)
@@ -90,8 +92,27 @@ func (c *comparison) meet(i, j int) {
 	}
 }
 
+// meetTouched: the kernel told of the process while the scan was on its way, and has
+// the last word.
+func (c *comparison) meetTouched(e *entry, o *Observation) {
+	if o.Process != nil {
+		e.flags |= flagReread // the scanner will not bring it again by itself
+	}
+	if e.is(o) && !e.has(flagEnded) {
+		e.cpu, e.seen = o.CPU, c.now
+		e.flags |= flagCPUKnown
+	}
+}
+
 func (c *comparison) meetAlive(i, j int) {
 	e, o := &c.table.entries[i], &c.snapshot.Observations[j]
+	if o.Process != nil {
+		e.flags &^= flagReread
+	}
+	if e.has(flagMemoryUnknown) {
+		e.rss = o.RSS
+		e.flags &^= flagMemoryUnknown
+	}
 	m := met{entry: i, observation: j}
 	if e.has(flagCPUKnown) && c.elapsed > 0 {
 		m.points = points(o.CPU-e.cpu, c.elapsed)

@@ -64,6 +64,14 @@ type Config struct {
 	// those in force go on, with what was updated since.
 	Settings Settings
 
+	// Events tells of processes between two scans; nil: nobody does. It is read from the
+	// time on at which monitoring begins.
+	Events Events
+
+	// Groups tells in which control group a process runs that Events tells of. Nil: what
+	// is known of its parent stands until the next scan.
+	Groups Groups
+
 	// Hasher digests executables; nil: nobody does.
 	Hasher Hasher
 

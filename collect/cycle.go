@@ -2,11 +2,15 @@ package collect
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"daemoneye.dev/procmond/collect/event"
 )
+
+// errBehind is why a good scan is of no use: it would contradict the kernel.
+var errBehind = errors.New("kernel events do not come in, or not into the store")
 
 // manyEvents is how many leave megabytes of garbage behind.
 const manyEvents = 1000
@@ -23,8 +27,10 @@ func (c *Collector) newJob(probes []int32, cancel context.CancelFunc) *job {
 		c.snapshot = &Snapshot{}
 	}
 	c.snapshot.Observations = c.snapshot.Observations[:0] // what fails early tells of nothing
+	c.table.beginScan()
+	c.known = append(c.known[:0], c.table.entries...)
 	j := &job{
-		scanner: c.cfg.Scanner, redactor: c.run.settings.Redactor, known: c.table.entries,
+		scanner: c.cfg.Scanner, redactor: c.run.settings.Redactor, known: c.known,
 		full: c.full, probes: probes, snapshot: c.snapshot, hashing: c.newHashing(),
 		began: time.Now(), cancel: cancel, done: make(chan jobResult, 1),
 	}
@@ -46,20 +52,27 @@ func (c *Collector) endJob(ctx context.Context, result jobResult) error {
 		c.cfg.Log.Warn("Scan of an earlier actor has returned at last")
 		return nil
 	}
-	c.job = nil
 	if result.panicked != nil {
 		panic(fmt.Sprintf("%v [in a job of the collector]\n%s", result.panicked, result.stack))
 	}
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	var err error
+	clear(c.known) // lets go of records
+	caughtUp, err := true, error(nil)
+	if c.table != nil {
+		caughtUp, err = c.catchUp(ctx, time.Now().Add(catchUpMost))
+	}
+	c.job = nil // until then, who ends is known to have ended under its eyes
 	switch {
 	case c.table == nil: // the store went out of service meanwhile
+	case err != nil:
 	case j.probes != nil:
 		err = c.endRelease(ctx, j, result)
 	case result.err != nil:
 		c.scanFailed(result.err)
+	case !caughtUp:
+		c.scanFailed(errBehind)
 	default:
 		err = c.endScan(ctx, result)
 	}
@@ -102,6 +115,7 @@ func (c *Collector) newReport() *report {
 	return &report{
 		host: &c.cfg.Host, settings: &c.run.settings, table: c.table, snapshot: c.snapshot,
 		observed: time.Now(), recovered: c.recovered, watching: c.watching, before: c.before,
+		generations: c.run.heard.generations,
 	}
 }
 
@@ -114,17 +128,20 @@ func (c *Collector) endScan(ctx context.Context, result jobResult) error {
 	}
 	s := c.snapshot
 	c.scanRecovered(s.Began)
+	c.table.settle()
+	keep, asOf := c.setAside(s)
+	c.forgetTold(s)
 	c.run.execs.markAll(s.Observations)
-	c.table.compareWith(s, thresholds{memory: c.run.settings.MemoryThreshold, cpu: c.run.settings.CPUThreshold}, result.unsure, &c.found)
+	c.table.compareWith(s, thresholds{memory: c.run.settings.MemoryThreshold, cpu: c.run.settings.CPUThreshold}, append(keep, result.unsure...), &c.found)
 	r := c.newReport()
 	r.cycle(&c.found)
-	c.noteLeftOut(r.leftOut, s)
+	c.noteLeftOut(r.leftOut, s.Began, s.Ended)
 	// Notes are on their own: had they gone with the first of several batches, a
 	// failure of a later one would write them again.
 	if err := c.flushNotes(ctx); err != nil {
 		return err
 	}
-	events, err := c.appendUnits(ctx, r, event.Batch{AsOf: s.Began, BootID: c.cfg.Host.BootID})
+	events, err := c.appendUnits(ctx, r, event.Batch{AsOf: c.latest(asOf), BootID: c.cfg.Host.BootID})
 	if err != nil {
 		return err
 	}
@@ -134,6 +151,26 @@ func (c *Collector) endScan(ctx context.Context, result jobResult) error {
 	c.run.cycle = c.cycleOf(s, r, events, len(result.unsure))
 	c.trim()
 	return nil
+}
+
+// forgetTold takes out of s the execs that the kernel had told of before the scan began:
+// by now the scanner has told of them too.
+func (c *Collector) forgetTold(s *Snapshot) {
+	told := c.run.heard.execs
+	for pid, ticks := range told {
+		e := c.table.at(pid)
+		switch {
+		case e == nil || e.ticks != ticks: // its end was lost
+		case e.has(flagTouched):
+			continue // it may be an exec that the scan did not see
+		default:
+			if o := findObservation(s.Observations, pid); o != nil && e.is(o) {
+				o.ExecChanged = false
+			}
+			delete(c.run.execs, pid)
+		}
+		delete(told, pid)
+	}
 }
 
 // trim gives memory back after the first cycle, and when many events were made since.
@@ -150,8 +187,8 @@ func (c *Collector) cycleOf(s *Snapshot, r *report, events, unsure int) Cycle {
 		Processes: len(s.Observations), Events: events, LeftOut: r.leftOut,
 		Vanished: s.Vanished, Hidden: s.Hidden, Unconfirmed: unsure,
 	}
-	for i := range c.table.entries {
-		switch e := &c.table.entries[i]; {
+	for e := range c.table.all() {
+		switch {
 		case e.has(flagEnded):
 		case e.has(flagExcluded):
 			cycle.Excluded++
@@ -164,14 +201,14 @@ func (c *Collector) cycleOf(s *Snapshot, r *report, events, unsure int) Cycle {
 
 // noteLeftOut reports, once in a time in which that is so, that there is no room
 // for all processes.
-func (c *Collector) noteLeftOut(n int, s *Snapshot) {
+func (c *Collector) noteLeftOut(n int, from, to time.Time) {
 	switch {
 	case n == 0:
 		c.run.leftOutSince = time.Time{}
 	case c.run.leftOutSince.IsZero():
-		c.run.leftOutSince = s.Began
+		c.run.leftOutSince = from
 		c.run.note(c.lossEvent(event.Loss{
-			Cause: event.LossMaxProcesses, From: s.Began, To: s.Ended, Count: uint64(n), Known: true,
+			Cause: event.LossMaxProcesses, From: from, To: to, Count: uint64(n), Known: true,
 			Hint: fmt.Sprintf("Raise max_processes, which is %d.", c.run.settings.MaxProcesses),
 		}))
 	}

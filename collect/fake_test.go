@@ -34,12 +34,19 @@ type fakeHost struct {
 	panics   bool
 	scans    int
 	clock    func() time.Time
+	// pause, if set, is called without mu before a scan looks at each process, and with
+	// 0 before it ends.
+	pause   func(pid int32)
+	probing func(pid int32) // the same before a probe
 }
 
 type fakeProc struct {
 	record event.Process
 	exec   bool
 	exit   *event.Exit
+	start  time.Duration // since boot, of processes that a fakeKernel made
+	execs  int           // so far
+	seen   bool          // the scanner has seen it
 }
 
 func newFakeHost() *fakeHost {
@@ -101,15 +108,26 @@ func (h *fakeHost) Scan(ctx context.Context, full bool, s *Snapshot) error {
 		clear(h.reported)
 	}
 	for _, pid := range slices.Sorted(maps.Keys(h.procs)) {
-		if !h.missed[pid] {
+		h.wait(pid)
+		if h.procs[pid] != nil && !h.missed[pid] {
 			s.Observations = append(s.Observations, h.observe(pid))
 		}
 	}
+	h.wait(0)
 	clear(h.missed)
 	s.Ended = h.clock()
 	err := h.scanErr
 	h.scanErr = nil
 	return err
+}
+
+// wait lets a test in between two looks. It needs mu, and gives it away meanwhile.
+func (h *fakeHost) wait(pid int32) {
+	if pause := h.pause; pause != nil {
+		h.mu.Unlock()
+		pause(pid)
+		h.mu.Lock()
+	}
 }
 
 // observe needs h.mu.
@@ -122,7 +140,7 @@ func (h *fakeHost) observe(pid int32) Observation {
 		record := r
 		o.Process = &record
 	}
-	p.exec = false
+	p.exec, p.seen = false, true
 	h.reported[pid] = r
 	return o
 }
@@ -130,6 +148,11 @@ func (h *fakeHost) observe(pid int32) Observation {
 func (h *fakeHost) Probe(_ context.Context, pid int32) (Observation, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if probing := h.probing; probing != nil {
+		h.mu.Unlock()
+		probing(pid)
+		h.mu.Lock()
+	}
 	if h.probeErr != nil {
 		return Observation{}, h.probeErr
 	}
@@ -155,11 +178,14 @@ type fakeStore struct {
 	table    map[event.ID]*event.Process
 	asOf     time.Time
 	bootID   string
+	mark     uint64
 	epoch    event.Epoch
 	fresh    event.Table // what Load says of a store without events
 	clean    bool
 	fail     func() error  // of the next calls; nil: none
+	doubt    func() error  // of the next appends, which are durable all the same
 	hold     chan struct{} // when set, Append waits for it
+	takes    time.Duration // what Append takes
 	loads    int
 	breaches []string
 }
@@ -170,10 +196,13 @@ func newFakeStore() *fakeStore {
 
 func (s *fakeStore) Append(_ context.Context, b *event.Batch) error {
 	s.mu.Lock()
-	hold := s.hold
+	hold, takes := s.hold, s.takes
 	s.mu.Unlock()
 	if hold != nil {
 		<-hold
+	}
+	if takes > 0 {
+		<-time.After(takes)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -200,7 +229,13 @@ func (s *fakeStore) Append(_ context.Context, b *event.Batch) error {
 	if !b.AsOf.IsZero() {
 		s.asOf, s.bootID = b.AsOf, b.BootID
 	}
+	if b.Mark != 0 {
+		s.mark = b.Mark
+	}
 	s.batches = append(s.batches, b)
+	if s.doubt != nil {
+		return s.doubt()
+	}
 	return nil
 }
 
@@ -212,6 +247,14 @@ func (s *fakeStore) check(b *event.Batch) {
 		}
 	}
 	breach(len(b.Events) > maxBatchEvents, "%d events in a batch", len(b.Events))
+	size := 0
+	for _, e := range b.Events {
+		size += len(event.Append(nil, e))
+	}
+	for _, p := range b.Put {
+		size += len(event.AppendProcess(nil, p))
+	}
+	breach(size > maxBatchBytes, "%d bytes in a batch", size)
 	for i, e := range b.Events {
 		breach(len(s.events) == 0 && i == 0 && e.Kind != event.KindSensor, "the first event is a %v", e.Kind)
 	}
@@ -235,7 +278,7 @@ func (s *fakeStore) Load(context.Context) (*event.Table, error) {
 			return nil, err
 		}
 	}
-	t := &event.Table{AsOf: s.asOf, BootID: s.bootID, Epoch: s.epoch, Empty: len(s.events) == 0, Clean: s.clean}
+	t := &event.Table{AsOf: s.asOf, BootID: s.bootID, Mark: s.mark, Epoch: s.epoch, Head: uint64(len(s.events)), Empty: len(s.events) == 0, Clean: s.clean}
 	if t.Empty {
 		t.PreviousEpoch, t.PreviousSeq, t.Quarantined = s.fresh.PreviousEpoch, s.fresh.PreviousSeq, s.fresh.Quarantined
 		t.Rewound = s.fresh.Rewound
@@ -353,6 +396,7 @@ type world struct {
 	host   *fakeHost
 	store  *fakeStore
 	beats  *beats
+	kernel *fakeKernel // nil: nobody tells
 	cfg    Config
 	handle Handle
 	moves  []fsm.Transition
@@ -380,6 +424,9 @@ func (w *world) newRun() {
 		IsUnavailable: func(err error) bool { return errors.Is(err, errFull) || errors.Is(err, errReplaced) },
 		OnTransition:  func(t fsm.Transition) { w.moves = append(w.moves, t) },
 		Log:           logrus.NewEntry(log),
+	}
+	if w.kernel != nil {
+		w.cfg.Events = w.kernel
 	}
 }
 

@@ -9,8 +9,10 @@ import (
 // dueHeld are the PIDs of the starts that are held back and due at now, and the
 // moment at which the next one will be (zero: none).
 func (t *table) dueHeld(now time.Time) (due []int32, next time.Time) {
-	for i := range t.entries {
-		e := &t.entries[i]
+	if !t.holds {
+		return nil, time.Time{}
+	}
+	for e := range t.all() {
 		if !e.has(flagHeld) {
 			continue
 		}
@@ -20,14 +22,19 @@ func (t *table) dueHeld(now time.Time) (due []int32, next time.Time) {
 			next = at
 		}
 	}
+	t.holds = len(due) > 0 || !next.IsZero()
+	slices.Sort(due)
 	return due, next
 }
 
 // held counts the starts that are held back.
 func (t *table) held() int {
 	n := 0
-	for i := range t.entries {
-		if t.entries[i].has(flagHeld) {
+	if !t.holds {
+		return n
+	}
+	for e := range t.all() {
+		if e.has(flagHeld) {
 			n++
 		}
 	}
@@ -36,9 +43,9 @@ func (t *table) held() int {
 
 // releaseAll makes every start that is held back due.
 func (t *table) releaseAll() {
-	for i := range t.entries {
-		if t.entries[i].has(flagHeld) {
-			t.entries[i].due = 0
+	for e := range t.all() {
+		if e.has(flagHeld) {
+			e.due = 0
 		}
 	}
 }
@@ -47,15 +54,15 @@ func (t *table) releaseAll() {
 // seen of them just now, sorted by PID, and those in unsure could not be asked
 // for. Of these their life is assumed, because they were seen once.
 func (r *report) release(due []int32, found []Observation, unsure []int32) {
-	var gone []int
 	for _, pid := range due {
-		i, ok := slices.BinarySearchFunc(r.table.entries, pid, func(e entry, pid int32) int { return cmp.Compare(e.pid, pid) })
-		if !ok || !r.table.entries[i].has(flagHeld) {
+		e := r.table.at(pid)
+		if e == nil || !e.has(flagHeld) || r.table.made.Add(e.due).After(r.observed) { // somebody else by now
 			continue
 		}
-		e := &r.table.entries[i]
 		o := findObservation(found, pid)
 		switch {
+		case e.has(flagTouched): // the kernel knows better
+			e.flags &^= flagHeld
 		case o != nil && e.is(o) && !o.ended():
 			e.process = merged(e.process, o)
 			e.noteReadable(e.process)
@@ -68,11 +75,10 @@ func (r *report) release(due []int32, found []Observation, unsure []int32) {
 				r.suppress(e, o)
 			} else {
 				r.shortLived++
-				gone = append(gone, i)
+				r.table.drop(e)
 			}
 		}
 	}
-	r.table.replace(gone, nil)
 	r.admit()
 }
 

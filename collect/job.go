@@ -12,12 +12,12 @@ import (
 )
 
 // job is one piece of work that touches the host: a scan, or probes of single
-// processes. It runs on a goroutine of its own and reads the table, which
-// nobody writes meanwhile.
+// processes. It runs on a goroutine of its own, on a copy of the table as it was
+// when the job began.
 type job struct {
 	scanner  Scanner
 	redactor *event.Redactor
-	known    []entry // of the table
+	known    []entry // of the table, whose records nobody changes
 	full     bool
 	probes   []int32 // sorted; nil for a scan
 	snapshot *Snapshot
@@ -150,7 +150,7 @@ func (j *job) search(ctx context.Context, i int, found []Observation, unsure []i
 // complete reads the record of a process that is new to the table but was not
 // to the scanner.
 func (j *job) complete(ctx context.Context, o *Observation, e *entry) {
-	if o.Process != nil || e != nil && e.is(o) && (!e.has(flagEnded) || o.ended()) {
+	if o.Process != nil || e != nil && e.is(o) && !e.has(flagReread) && (!e.has(flagEnded) || o.ended()) {
 		return
 	}
 	again, err := j.scanner.Probe(ctx, o.PID)

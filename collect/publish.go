@@ -22,6 +22,7 @@ func (c *Collector) publish(doing string) {
 		Pending:       c.pendingKeys(),
 
 		Epoch:             r.announcedEpoch(),
+		Waiting:           r.heard.waiting(),
 		OutOfServiceSince: r.outage.since,
 		LastError:         lastError(r),
 		Stuck:             c.stuck(now),
@@ -30,7 +31,7 @@ func (c *Collector) publish(doing string) {
 		s.ScanSince = r.inflight.began
 	}
 	if c.table != nil {
-		s.TableSize, s.Held = len(c.table.entries), c.table.held()
+		s.TableSize, s.Held = c.table.size(), c.table.held()
 	}
 	s.Degraded = c.degraded(&s, now)
 	c.cfg.Mailbox.status.Store(&s)
@@ -67,6 +68,7 @@ func (c *Collector) degraded(s *Status, now time.Time) []string {
 	add(r.failing.count > 0, "The last %d scans failed: %s.", r.failing.count, r.failing.last)
 	add(c.cfg.HasLink && !r.coordinated && s.State.State == string(fsm.CollectorRunning), "Monitoring began without an agent.")
 	add(r.interval.Pressure, "There is pressure, so the interval is stretched to %v.", r.interval.Current)
+	add(!r.heard.lost.since.IsZero() || !r.heard.recent.since.IsZero(), "Kernel events were lost: more happened than could be taken in time.")
 	add(s.Cycle.LeftOut > 0, "max_processes leaves out %d processes.", s.Cycle.LeftOut)
 	return reasons
 }

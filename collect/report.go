@@ -15,6 +15,7 @@ type unit struct {
 	// start is a process that has started: an event and a record of the table. The
 	// event is made when its batch is: a first scan has one for each process.
 	start  *event.Process
+	began  time.Duration // when it did, since boot, if the kernel told; else 0
 	events []*event.Event
 	put    *event.Process
 	remove event.ID // zero: none
@@ -30,9 +31,14 @@ type report struct {
 	observed time.Time // now
 	// recovered says that the comparison is with a table that this actor did not
 	// make; what started after watching is found by scanning all the same.
-	recovered bool
-	watching  time.Time
-	before    time.Time // begin of the scan before this one; zero if there was none
+	recovered   bool
+	watching    time.Time
+	before      time.Time   // begin of the scan before this one; zero if there was none
+	generations generations // of those that the kernel told of
+	// told is when it happened, if the kernel told so, and sinceBoot the same on the
+	// boot clock.
+	told      time.Time
+	sinceBoot time.Duration
 
 	units      []unit
 	changes    []unit // go behind the starts
@@ -70,7 +76,7 @@ func (r *report) cycle(d *differences) {
 func (r *report) newEvent(k event.Kind, s event.Source, p *event.Process) *event.Event {
 	e := &event.Event{
 		HostID: r.host.HostID, BootID: r.host.BootID,
-		Kind: k, Source: s, Time: r.at(), Observed: r.observed, Process: *p,
+		Kind: k, Source: s, Time: r.at(), BootTime: r.sinceBoot, Observed: r.observed, Process: *p,
 	}
 	if k == event.KindStop {
 		e.Process.Hash = lastHash(p.Hash)
@@ -78,23 +84,29 @@ func (r *report) newEvent(k event.Kind, s event.Source, p *event.Process) *event
 	return e
 }
 
-// at is when what a scan found had happened at the latest.
+// at is when it happened, or when what a scan found had happened at the latest.
 func (r *report) at() time.Time {
-	if r.snapshot == nil {
+	switch {
+	case !r.told.IsZero():
+		return r.told
+	case r.snapshot == nil:
 		return r.observed
 	}
 	return r.snapshot.Ended
 }
 
 func (r *report) source() event.Source {
-	if r.recovered {
+	switch {
+	case !r.told.IsZero():
+		return event.SourceKernel
+	case r.recovered:
 		return event.SourceRecovered
 	}
 	return event.SourceScan
 }
 
-// startSource is the source of a start: what began under the eyes of this run
-// was not recovered.
+// startSource is the source of a start that the kernel did not tell of: what began
+// under the eyes of this run was not recovered.
 func (r *report) startSource(p *event.Process) event.Source {
 	if r.recovered && p.StartTime.After(r.watching) {
 		return event.SourceScan
@@ -102,11 +114,19 @@ func (r *report) startSource(p *event.Process) event.Source {
 	return r.source()
 }
 
-func (r *report) startEvent(p *event.Process) *event.Event {
+// startEvent reports the start of p. began is when that was, since boot, if the kernel
+// told of it; else 0.
+func (r *report) startEvent(p *event.Process, began time.Duration) *event.Event {
 	e := r.newEvent(event.KindStart, r.startSource(p), p)
-	if !p.StartTime.IsZero() {
+	switch {
+	case began != 0:
+		e.Source, e.Time, e.BootTime = event.SourceKernel, p.StartTime, began
+	case !r.told.IsZero() && p.StartTime.IsZero():
+	case !r.told.IsZero():
+		e.Time, e.BootTime = p.StartTime, max(0, r.sinceBoot-r.told.Sub(p.StartTime))
+	case !p.StartTime.IsZero():
 		e.Time = p.StartTime
-	} else {
+	default:
 		e.NotBefore = r.before
 	}
 	return e
@@ -114,7 +134,9 @@ func (r *report) startEvent(p *event.Process) *event.Event {
 
 func (r *report) stopEvent(e *entry, p *event.Process) *event.Event {
 	stop := r.newEvent(event.KindStop, r.source(), p)
-	stop.NotBefore = e.seenAt()
+	if r.told.IsZero() {
+		stop.NotBefore = e.seenAt()
+	}
 	return stop
 }
 
@@ -140,12 +162,14 @@ func (r *report) endHeld(e *entry, p *event.Process, exit *event.Exit) unit {
 		r.shortLived++
 		return unit{}
 	}
-	r.resolveParent(p)
+	if p.ParentID.IsZero() { // else it is known from the time when it lived
+		r.resolveParent(p)
+	}
 	began := *e.process
 	began.ParentID, began.Missing = p.ParentID, p.Missing
 	stop := r.stopEvent(e, p)
 	stop.Exit = exit
-	return unit{events: []*event.Event{r.startEvent(&began), stop}}
+	return unit{events: []*event.Event{r.startEvent(&began, e.start), stop}}
 }
 
 // stopZombie reports that a living entry has become a zombie. It stays in the
@@ -173,7 +197,7 @@ func (r *report) stopZombie(e *entry, o *Observation) {
 // newEntry is the entry of a process that the table does not know.
 func (r *report) newEntry(o *Observation) entry {
 	p := o.Process
-	p.Generation = r.generation(o)
+	p.Generation = r.generation(o.PID, o.StartTicks, r.table.at(o.PID))
 	p.ID = r.identity(p)
 	setVolatile(p, o)
 	e := entry{
@@ -192,18 +216,20 @@ func (r *report) newEntry(o *Observation) entry {
 }
 
 // generation tells a process from one that ended with the same PID in the same
-// tick. If the start is not known, nothing but chance can tell it from all that
-// had the PID before.
-func (r *report) generation(o *Observation) uint32 {
-	if o.StartTicks == 0 {
+// tick; old is who had the PID before, if that is known. If the start is not known,
+// nothing but chance can tell it from all that had the PID before.
+func (r *report) generation(pid int32, ticks uint64, old *entry) uint32 {
+	if ticks == 0 {
 		return rand.Uint32()
 	}
-	t := r.table
-	i, ok := slices.BinarySearchFunc(t.entries, o.PID, func(e entry, pid int32) int { return cmp.Compare(e.pid, pid) })
-	if ok && t.entries[i].is(o) {
-		return t.entries[i].process.Generation + 1
+	n := r.generations[life{pid, ticks}]
+	if !r.told.IsZero() {
+		n = r.generations.next(pid, ticks)
 	}
-	return 0
+	if old != nil && (old.ticks == ticks || old.ticks == 0) {
+		n = max(n, old.process.Generation+1)
+	}
+	return n
 }
 
 func (r *report) identity(p *event.Process) event.ID {
@@ -220,10 +246,15 @@ func (r *report) hold(e *entry) {
 	if least <= 0 || e.process.StartTime.IsZero() {
 		return
 	}
-	age := max(0, r.observed.Sub(e.process.StartTime))
+	now := r.observed
+	if !r.told.IsZero() {
+		now = r.told
+	}
+	age := max(0, now.Sub(e.process.StartTime))
 	if age < least {
 		e.flags |= flagHeld
-		e.due = r.observed.Add(least - age).Sub(r.table.made)
+		r.table.holds = true
+		e.due = now.Add(least - age).Sub(r.table.made)
 	}
 }
 
@@ -265,15 +296,17 @@ func (r *report) startZombie(e *entry, o *Observation) {
 	stop := r.newEvent(event.KindStop, r.startSource(p), p)
 	stop.NotBefore, stop.Exit = p.StartTime, o.Exit
 	e.flags |= flagReported
-	r.units = append(r.units, unit{events: []*event.Event{r.startEvent(p), stop}, put: p})
+	r.units = append(r.units, unit{events: []*event.Event{r.startEvent(p, 0), stop}, put: p})
 }
 
 // start reports an admitted process.
 func (r *report) start(e *entry) {
-	r.resolveParent(e.process)
+	if e.process.ParentID.IsZero() {
+		r.resolveParent(e.process)
+	}
 	e.flags |= flagReported
 	e.rss = e.process.RSS
-	r.units = append(r.units, unit{start: e.process})
+	r.units = append(r.units, unit{start: e.process, began: e.start})
 }
 
 // resolveParent fills in the id of the parent, if the table knows it. p must

@@ -37,6 +37,7 @@ type run struct {
 	shutdown     *Shutdown // asked for, not yet done
 	inflight     *job      // also one that hangs and was left behind
 	execs        execs
+	heard        heard
 }
 
 // failing is a window of failed scans.
@@ -63,8 +64,10 @@ const (
 func (r *run) enter(c *Config, now time.Time) {
 	if !r.began.IsZero() {
 		r.totals.Restarts++
+		r.heard.abandon(&r.totals)
 		return
 	}
+	r.heard = newHeard()
 	r.began = now
 	r.execs = make(execs)
 	r.settings = c.Settings
@@ -115,6 +118,7 @@ func (c *Collector) load(ctx context.Context) error {
 	if err != nil {
 		return c.storeFailed("load table", err)
 	}
+	c.run.heard.resolve(stored, c.run.epoch)
 	c.epoch = stored.Epoch
 	opening := c.opening(stored)
 	if len(opening) > 0 {
@@ -138,7 +142,7 @@ func (c *Collector) takeTable(stored *event.Table) {
 	c.table = newTable(stored, &c.run.settings.Exclude)
 	c.table.limit(c.run.settings.MaxProcesses)
 	c.recovered = len(stored.Processes) > 0 || !stored.AsOf.IsZero()
-	c.before = stored.AsOf
+	c.before, c.asOf = stored.AsOf, stored.AsOf
 	c.full = true
 	c.nextScan = time.Now()
 }

@@ -91,6 +91,7 @@ func (c *Collector) setInterval(i Interval) {
 	c.run.interval = i
 	if !c.scanBegan.IsZero() {
 		c.nextScan = c.scanBegan.Add(i.Current)
+		c.makeUp()
 	}
 }
 
@@ -146,10 +147,18 @@ func (c *Collector) lastWords(ctx context.Context, s *Shutdown) ShutdownResult {
 	if c.table == nil {
 		return ShutdownResult{Detail: "the last event is not durable: " + c.run.storeError}
 	}
+	lost, err := c.drain(ctx, s.Deadline)
+	if err != nil {
+		return ShutdownResult{Detail: "the last events are not durable: " + c.run.storeError}
+	}
+	c.closeLosses(time.Now())
 	c.scanRecovered(time.Now())
 	c.run.note(c.sensorEvent(event.Sensor{What: event.SensorStopped, Detail: "procmond stops: " + s.Reason + "."}))
 	if err := c.flushNotes(ctx); err != nil {
 		return ShutdownResult{Detail: "the last event is not durable: " + c.run.storeError}
+	}
+	if lost > 0 {
+		return ShutdownResult{Detail: fmt.Sprintf("the store was too slow for the last %d kernel events", lost)}
 	}
 	if abandoned {
 		return ShutdownResult{Detail: "a scan did not end in time and was abandoned"}

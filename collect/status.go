@@ -22,6 +22,7 @@ type Status struct {
 
 	TableSize int // processes in the table in memory, whatever their flags
 	Held      int // starts that are held back until they are old enough
+	Waiting   int // kernel events that were read and are not durable yet
 
 	// Epoch is the store's in which this run has announced itself; zero before.
 	// Nobody else may write into an epoch that the collector has not begun.
@@ -68,6 +69,16 @@ type Totals struct {
 	Outages     uint64 // times that the store went out of service
 	NotesLost   uint64 // events about the daemon itself that found no room while the store was out of service
 	Restarts    uint64 // of the actor
+
+	Heard       uint64 // kernel events that were read
+	Unmatched   uint64 // of these, about processes that nobody knew of: they ended before they were seen
+	Lost        Lost   // kernel events that were lost
+	LossWindows uint64 // times in which some were lost, for each of which there is a loss event
+}
+
+// Lost counts kernel events that were lost, by kind where that is known.
+type Lost struct {
+	Forks, Execs, Exits, Other uint64
 }
 
 // What the actor can be busy with.

@@ -2,6 +2,8 @@ package collect
 
 import (
 	"cmp"
+	"iter"
+	"math"
 	"slices"
 	"time"
 
@@ -12,14 +14,19 @@ import (
 type flags uint16
 
 const (
-	flagReported    flags = 1 << iota // its start is durable
-	flagEnded                         // a zombie whose end was dealt with; it only waits to vanish
-	flagExcluded                      // Settings.Exclude matches it
-	flagHeld                          // too young to be reported
-	flagLeftOut                       // Settings.MaxProcesses leaves it out
-	flagUnreadable                    // some fields are denied or failed
-	flagCPUKnown                      // cpu is what the last comparison saw
-	flagPointsKnown                   // points is what was reported last
+	flagReported      flags = 1 << iota // its start is durable
+	flagEnded                           // a zombie whose end was dealt with; it only waits to vanish
+	flagExcluded                        // Settings.Exclude matches it
+	flagHeld                            // too young to be reported
+	flagLeftOut                         // Settings.MaxProcesses leaves it out
+	flagUnreadable                      // some fields are denied or failed
+	flagCPUKnown                        // cpu is what the last comparison saw
+	flagPointsKnown                     // points is what was reported last
+	flagMemoryUnknown                   // rss is yet to be measured
+	flagGone                            // it is not there any more: settle takes it out
+	flagTouched                         // the kernel told of it since the last scan began
+	flagStartApprox                     // its start may be that of the tick before
+	flagReread                          // what a scan brought of it was too old: the next one must read it whole
 )
 
 // entry is one process of the table.
@@ -27,6 +34,7 @@ type entry struct {
 	pid    int32
 	flags  flags
 	ticks  uint64        // of its start, 0 if unknown
+	start  time.Duration // the same as the kernel has it, since boot; 0 if unknown
 	cpu    time.Duration // at the last comparison
 	rss    uint64        // as last reported
 	points float64       // CPU usage as last reported, in points of one core
@@ -36,12 +44,25 @@ type entry struct {
 	// process is the record as last reported (or, while unreported, as last
 	// read). It is replaced, never changed: batches share it.
 	process *event.Process
+	// unsaid is what became of it since, while scope keeps it quiet; else nil.
+	unsaid *event.Process
 }
 
 func (e *entry) has(f flags) bool { return e.flags&f != 0 }
 
 // silent: it lives, its start was reported, and scope keeps it quiet.
 func (e *entry) silent() bool { return e.has(flagExcluded | flagLeftOut) }
+
+// present is the record of what the process is now, reported or not.
+func (e *entry) present() *event.Process {
+	if e.unsaid != nil {
+		return e.unsaid
+	}
+	return e.process
+}
+
+// takesRoom: it is one of MaxProcesses.
+func (e *entry) takesRoom() bool { return e.has(flagReported) && !e.has(flagEnded) && !e.silent() }
 
 // candidate: nothing but room is needed to report on it.
 func (e *entry) candidate() bool {
@@ -51,8 +72,10 @@ func (e *entry) candidate() bool {
 // is reports whether o can be the same process: an unknown start is not another
 // start.
 func (e *entry) is(o *Observation) bool {
-	return e.ticks == o.StartTicks || e.ticks == 0 || o.StartTicks == 0
+	return e.ticks == o.StartTicks || e.ticks == 0 || o.StartTicks == 0 || e.has(flagStartApprox) && nextTo(e.ticks, o.StartTicks)
 }
+
+func nextTo(a, b uint64) bool { return max(a, b)-min(a, b) <= 1 }
 
 func (e *entry) seenAt() time.Time {
 	if e.seen == 0 {
@@ -72,13 +95,21 @@ func (o *Observation) ended() bool { return o.State == event.StateZombie && o.Th
 // appended, the table is thrown away and the durable one is loaded.
 type table struct {
 	entries []entry
+	// born are processes that started since the last settle, which puts them in order:
+	// to insert each one would move half of the others.
+	born map[int32]*entry
+	gone int // entries with flagGone
+	// ended are PIDs of which the kernel said that who had it has ended since the last scan
+	// began, with the start of the last who had. The scan may have seen them alive.
+	ended   map[int32]uint64
 	compare time.Time // begin of the last scan it was compared with; zero: none
 	made    time.Time // what held starts are timed from, so that a step of the wall clock does not hold them for ever
+	holds   bool      // there may be held starts
 }
 
 // newTable is the table that the store holds.
 func newTable(stored *event.Table, exclude *Scope) *table {
-	t := &table{entries: make([]entry, 0, len(stored.Processes)), made: time.Now()}
+	t := &table{entries: make([]entry, 0, len(stored.Processes)), born: make(map[int32]*entry), ended: make(map[int32]uint64), made: time.Now()}
 	for _, p := range stored.Processes {
 		t.entries = append(t.entries, loadedEntry(p, stored.AsOf, exclude))
 	}
@@ -97,9 +128,14 @@ func loadedEntry(p *event.Process, asOf time.Time, exclude *Scope) entry {
 		e.flags |= flagEnded
 	}
 	e.note(flagExcluded, exclude.Matches(p))
+	e.note(flagStartApprox, startApprox(p))
+	e.note(flagMemoryUnknown, p.Missing.Absent().Has(event.FieldRSS))
 	e.noteReadable(p)
 	return e
 }
+
+// startApprox reports whether p may have started in the clock tick before.
+func startApprox(p *event.Process) bool { return p.Missing.Truncated.Has(event.FieldStartTime) }
 
 func (e *entry) note(f flags, on bool) {
 	if on {
@@ -116,11 +152,105 @@ func (e *entry) noteReadable(p *event.Process) {
 // find returns the living process with this PID, or nil. The pointer is valid
 // until the layout changes.
 func (t *table) find(pid int32) *entry {
-	i, ok := slices.BinarySearchFunc(t.entries, pid, func(e entry, pid int32) int { return cmp.Compare(e.pid, pid) })
-	if !ok || t.entries[i].has(flagEnded) {
-		return nil
+	if e := t.at(pid); e != nil && !e.has(flagEnded) {
+		return e
 	}
-	return &t.entries[i]
+	return nil
+}
+
+// at is find for a process that may have ended.
+func (t *table) at(pid int32) *entry {
+	if e := t.born[pid]; e != nil {
+		return e
+	}
+	i, ok := slices.BinarySearchFunc(t.entries, pid, func(e entry, pid int32) int { return cmp.Compare(e.pid, pid) })
+	for ; ok && i < len(t.entries) && t.entries[i].pid == pid; i++ {
+		if !t.entries[i].has(flagGone) {
+			return &t.entries[i]
+		}
+	}
+	return nil
+}
+
+// bear adds a process that nobody else has the PID of.
+func (t *table) bear(e entry) *entry {
+	t.born[e.pid] = &e
+	return &e
+}
+
+// drop takes out an entry; its place may stay until the next settle.
+func (t *table) drop(e *entry) {
+	if t.born[e.pid] == e {
+		delete(t.born, e.pid)
+		return
+	}
+	e.flags = flagGone
+	e.process = nil
+	t.gone++
+}
+
+// all are the processes in no order, for a pass that leaves the layout alone.
+func (t *table) all() iter.Seq[*entry] {
+	return func(yield func(*entry) bool) {
+		for i := range t.entries {
+			if e := &t.entries[i]; !e.has(flagGone) && !yield(e) {
+				return
+			}
+		}
+		for _, e := range t.born {
+			if !yield(e) {
+				return
+			}
+		}
+	}
+}
+
+// size is how many processes there are, whatever their flags.
+func (t *table) size() int { return len(t.entries) - t.gone + len(t.born) }
+
+// noteEnd remembers that a process, which started at ticks if that is not 0, has ended.
+func (t *table) noteEnd(pid int32, ticks uint64) {
+	if ticks == 0 {
+		ticks = math.MaxUint64
+	}
+	t.ended[pid] = max(t.ended[pid], ticks)
+}
+
+// endedSince reports whether the process that was seen has ended since the last scan
+// began: it, or one that had its PID later.
+func (t *table) endedSince(o *Observation) bool {
+	ticks, ok := t.ended[o.PID]
+	return ok && o.StartTicks <= ticks
+}
+
+// beginScan makes all that is known until now what a scan that begins now is compared
+// with.
+func (t *table) beginScan() {
+	t.settle()
+	if len(t.ended) > 0 {
+		t.ended = make(map[int32]uint64)
+	}
+	for i := range t.entries {
+		t.entries[i].flags &^= flagTouched
+	}
+}
+
+// settle puts all processes in order. Indexes and pointers are of no use any more.
+func (t *table) settle() {
+	if t.gone > 0 {
+		t.entries = slices.DeleteFunc(t.entries, func(e entry) bool { return e.has(flagGone) })
+		t.gone = 0
+	}
+	if len(t.born) == 0 {
+		return
+	}
+	fresh := make([]entry, 0, len(t.born))
+	for _, e := range t.born {
+		fresh = append(fresh, *e)
+	}
+	slices.SortFunc(fresh, func(a, b entry) int { return cmp.Compare(a.pid, b.pid) })
+	t.insert(fresh)
+	t.born = make(map[int32]*entry) // a map never gives its memory back
 }
 
 // replace takes out the entries at the indexes in gone and puts in those of
