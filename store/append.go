@@ -188,6 +188,9 @@ func (w *write) table(b *event.Batch) {
 		w.key = appendProcessKey(w.key[:0], id)
 		must(w.batch.Delete(w.key, nil))
 	}
+	if b.Mark != 0 {
+		must(w.batch.Set([]byte(metaMark), number(b.Mark), nil))
+	}
 	if !b.AsOf.IsZero() {
 		must(w.batch.Set([]byte(metaAsOf), timeNumber(b.AsOf), nil))
 		must(w.batch.Set([]byte(metaBoot), []byte(b.BootID), nil))

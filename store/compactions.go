@@ -2,6 +2,7 @@ package store
 
 import (
 	"sync"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 )
@@ -10,16 +11,24 @@ import (
 // CompactionConcurrencyRange allows. Pebble's own scheduler wakes up ten times a second
 // to see whether more are allowed by now, the most that an idle daemon would do.
 //
+// Pebble would also try a compaction that fails again at once, without end: one that
+// meets a bad sector takes a core. Here the next one waits for a while.
+//
 // It serves one database. Pebble's mutex is locked before c.mu, so c.mu is never held
 // while Pebble is called.
 type compactions struct {
 	db pebble.DBForCompaction // set by Register, before any other call
 
 	mu       sync.Mutex // guards everything below
-	running  bool
+	running  bool       // or the pause after one that has failed
+	failed   bool       // the one that runs
+	pause    *time.Timer
 	closed   bool
-	granting sync.WaitGroup // calls of grant
+	granting sync.WaitGroup // calls of grant, and pauses
 }
+
+// compactionPause is how long after one that has failed the next compaction may begin.
+const compactionPause = time.Second
 
 var _ pebble.CompactionScheduler = (*compactions)(nil)
 
@@ -30,6 +39,9 @@ func (c *compactions) Register(_ int, db pebble.DBForCompaction) { c.db = db }
 func (c *compactions) Unregister() {
 	c.mu.Lock()
 	c.closed = true
+	if c.pause != nil && c.pause.Stop() {
+		c.granting.Done()
+	}
 	c.mu.Unlock()
 	c.granting.Wait()
 }
@@ -58,17 +70,55 @@ func (c *compactions) begin() bool {
 	return true
 }
 
-// end frees the place. It reports whether the next may be asked for; then granting has
-// begun, and the caller ends it.
+// listen returns the listener, which tells c of failures too.
+func (c *compactions) listen(l *pebble.EventListener) *pebble.EventListener {
+	both := *l
+	both.BackgroundError = func(err error) {
+		c.fail()
+		l.BackgroundError(err)
+	}
+	return &both
+}
+
+// fail is called before the compaction that has failed is done. A flush that fails at
+// the same time may be taken for it, which does no harm.
+func (c *compactions) fail() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.failed = c.running
+}
+
+// end frees the place, in a while if the compaction has failed. It reports whether the
+// next may be asked for; then granting has begun, and the caller ends it.
 func (c *compactions) end() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.running = false
-	if c.closed {
+	failed := c.failed
+	c.failed = false
+	switch {
+	case c.closed:
+		c.running = false
+		return false
+	case failed:
+		c.granting.Add(1)
+		c.pause = time.AfterFunc(compactionPause, c.goOn)
 		return false
 	}
+	c.running = false
 	c.granting.Add(1)
 	return true
+}
+
+// goOn ends the pause.
+func (c *compactions) goOn() {
+	defer c.granting.Done()
+	c.mu.Lock()
+	c.running, c.pause = false, nil
+	closed := c.closed
+	c.mu.Unlock()
+	if !closed {
+		c.next()
+	}
 }
 
 // next starts a compaction that waits. One that does not want to run any more has

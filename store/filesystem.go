@@ -96,6 +96,8 @@ type guardFS struct {
 	rotating atomic.Bool
 	lastLack atomic.Int64 // when space was last missing, Unix nanoseconds
 	cause    atomic.Value // the error then
+	// badTable is when a table could not be written last, for another reason.
+	badTable atomic.Pointer[time.Time]
 
 	mu sync.Mutex // serialises dropBallast
 }
@@ -156,7 +158,34 @@ func vitalName(name string) bool {
 
 func isLog(name string) bool { return strings.HasSuffix(name, ".log") }
 
+func isTable(name string) bool {
+	return strings.HasSuffix(name, ".sst") || strings.HasSuffix(name, ".blob")
+}
+
+// tablePause is how long after one that could not be written the next table is begun:
+// Pebble flushes again at once, without end.
+const tablePause = time.Second
+
+// rest waits before another table is begun, if the last one could not be written.
+func (g *guardFS) rest() {
+	if bad := g.badTable.Load(); bad != nil {
+		<-time.After(tablePause - time.Since(*bad))
+	}
+}
+
+// noteTable notes whether a table could be written. A lack of space is dealt with.
+func (g *guardFS) noteTable(name string, err error) {
+	if err != nil && isTable(name) && !isNoSpace(err) {
+		now := time.Now()
+		g.badTable.Store(&now)
+	}
+}
+
 func (g *guardFS) create(name string, open func() (vfs.File, error)) (f vfs.File, err error) {
+	if isTable(name) {
+		g.rest()
+	}
+	defer func() { g.noteTable(name, err) }()
 	vital := vitalName(name)
 	err = g.try(func() bool { return vital }, func() (err error) {
 		f, err = open()
@@ -234,6 +263,7 @@ func (f *guardFile) mustWait() bool {
 // do runs op, which Pebble survives the failure of only as mustWait says.
 func (f *guardFile) do(op func() error) error {
 	err := f.fs.try(f.mustWait, op)
+	f.fs.noteTable(f.name, err)
 	if err != nil && f.log && f.mustWait() {
 		f.fs.fatal(fmt.Errorf("close %s: %w", f.name, err))
 	}
@@ -280,6 +310,7 @@ func (f *guardFile) once(op func() error) error {
 	if isNoSpace(err) {
 		f.fs.lacked(err)
 	}
+	f.fs.noteTable(f.name, err)
 	if f.mustWait() && f.fs.running.Load() {
 		f.fs.fatal(fmt.Errorf("sync %s: %w", f.name, err))
 	}

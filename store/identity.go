@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 	"strings"
 	"time"
 
@@ -92,7 +93,10 @@ func readIdentity(vs vfs.FS, dir string) (identity, error) {
 	}
 	data, err := readFile(vs, vs.PathJoin(dir, identityFile))
 	if errors.Is(err, fs.ErrNotExist) {
-		return identity{}, unidentified(vs, dir)
+		if err := unidentified(vs, dir); err != nil {
+			return identity{}, err
+		}
+		data, err = readFile(vs, vs.PathJoin(dir, identityFile))
 	}
 	if err != nil {
 		return identity{}, explain("read identity of store", dir, err)
@@ -100,11 +104,15 @@ func readIdentity(vs vfs.FS, dir string) (identity, error) {
 	return parseIdentity(dir, data)
 }
 
-// unidentified tells a directory that Open may use from a foreign one.
+// unidentified tells a directory that Open may use from a foreign one. It is nil if the
+// file has come since it was looked for: somebody makes the store just now.
 func unidentified(vs vfs.FS, dir string) error {
 	names, err := vs.List(dir)
 	if err != nil {
 		return explain("list store", dir, err)
+	}
+	if slices.Contains(names, identityFile) {
+		return nil
 	}
 	for _, name := range names {
 		switch name {

@@ -27,6 +27,7 @@ const (
 // since 1970 as such a number.
 const (
 	metaAsOf  = prefixMeta + "asof"  // time: the table was complete
+	metaMark  = prefixMeta + "mark"  // number: mark of the last batch that had one
 	metaBoot  = prefixMeta + "boot"  // boot id of the table, text
 	metaBytes = prefixMeta + "bytes" // encoded bytes of all events ever appended
 	metaClean = prefixMeta + "clean" // time of an orderly close; absent while open

@@ -18,7 +18,7 @@ func (s *Store) Load(ctx context.Context) (*event.Table, error) {
 		return nil, err
 	}
 	defer s.release()
-	t := &event.Table{Epoch: n.epoch, Empty: n.head == 0}
+	t := &event.Table{Epoch: n.epoch, Head: n.head, Empty: n.head == 0}
 	s.mu.Lock()
 	t.CleanAt = s.clean
 	s.mu.Unlock()
@@ -44,7 +44,12 @@ func readTable(ctx context.Context, r pebble.Reader, t *event.Table) error {
 	if err != nil {
 		return err
 	}
+	mark, err := readMeta(r, metaMark)
+	if err != nil {
+		return err
+	}
 	t.AsOf, t.BootID = parseTime(asOf), string(boot)
+	t.Mark, _ = parseNumber(mark)
 	lower, upper := keySpan(prefixProcess)
 	it, err := r.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
 	if err != nil {

@@ -26,7 +26,9 @@ func readWriteOptions(fs vfs.FS, lock *pebble.Lock, memTable uint64, logger pebb
 	o.MemTableSize = memTable
 	// Space of removed events comes back without waiting for more writes.
 	o.FlushDelayDeleteRange = flushDelay
-	o.Experimental.CompactionScheduler = new(compactions)
+	scheduler := new(compactions)
+	o.Experimental.CompactionScheduler = scheduler
+	o.EventListener = scheduler.listen(listener)
 	return o
 }
 

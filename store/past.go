@@ -77,8 +77,11 @@ func (v *view) past(ctx context.Context, at time.Time, progress func(done, total
 	if err := readTable(ctx, v.db, &now); err != nil {
 		return nil, err
 	}
-	p := &past{at: at, lives: make(map[event.ID]*life)}
-	newest := at.IsZero() || !now.AsOf.IsZero() && !at.Before(now.AsOf)
+	p := &past{at: at, lives: make(map[event.ID]*life), later: make(map[event.ID]struct{})}
+	newest, err := v.isNewest(at, now.AsOf)
+	if err != nil {
+		return nil, err
+	}
 	if newest {
 		p.at = now.AsOf
 	} else if err := p.read(ctx, v, progress); err != nil {
@@ -88,12 +91,49 @@ func (v *view) past(ctx context.Context, at time.Time, progress func(done, total
 	return p.result(now.AsOf), nil
 }
 
+// isNewest reports whether nothing is known to have happened after a moment. The table
+// can be newer than when it was complete.
+func (v *view) isNewest(at, asOf time.Time) (bool, error) {
+	if at.IsZero() || asOf.IsZero() || at.Before(asOf) {
+		return at.IsZero(), nil
+	}
+	it, err := v.all()
+	if err != nil {
+		return false, err
+	}
+	var e event.Event
+	known := it.Last() && event.Decode(it.Value(), &e) == nil
+	if err := it.Close(); err != nil {
+		return false, fmt.Errorf("read events: %w", err)
+	}
+	return !known || !e.Observed.After(at), nil
+}
+
+// all reads every event, those above the durable head too: the table tells of them.
+func (v *view) all() (*pebble.Iterator, error) {
+	_, upper := keySpan(prefixEvent)
+	it, err := v.db.NewIter(&pebble.IterOptions{LowerBound: eventKey(v.floor), UpperBound: upper})
+	if err != nil {
+		return nil, fmt.Errorf("read events: %w", err)
+	}
+	return it, nil
+}
+
 // past finds out who lived at a moment, from all events in order and then the newest
 // table.
 type past struct {
 	at    time.Time
 	lives map[event.ID]*life
 	gaps  []event.Loss
+
+	// next is the first sequence of those that all were observed after the moment. What
+	// is before it had happened by then, whatever the clock said: if that was set back,
+	// a time that came twice means the second one.
+	next uint64
+	// setBack says that the clock was, from after the moment to before it. Start times
+	// of before that mean nothing then, but that a start is not in later is a late one.
+	setBack bool
+	later   map[event.ID]struct{} // began after the moment, and lives; only if setBack
 }
 
 type life struct {
@@ -103,28 +143,26 @@ type life struct {
 
 // read takes all events. What can not be decoded is a gap of its own.
 func (p *past) read(ctx context.Context, v *view, progress func(done, total uint64)) error {
-	if v.head < v.floor {
-		return &BeforeRecordError{}
-	}
-	lower, upper := v.eventBounds(v.floor)
-	it, err := v.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
+	it, err := v.all()
 	if err != nil {
-		return fmt.Errorf("read events: %w", err)
+		return err
 	}
+	earliest, err := p.cut(ctx, v, it)
 	var e event.Event
-	n, begun := uint64(0), false
+	n, bad, begun := uint64(0), uint64(0), false
 	for it.First(); it.Valid() && err == nil; it.Next() {
 		if err = v.interrupted(ctx); err != nil {
 			break
 		}
 		if n++; progress != nil && n%progressEvery == 0 {
-			progress(n, v.head-v.floor+1)
+			progress(n, max(n, v.head-v.floor+1))
 		}
 		if event.Decode(it.Value(), &e) != nil {
-			continue // `store verify` tells of it
+			bad++
+			continue
 		}
-		if !begun && p.at.Before(e.Observed) {
-			err = &BeforeRecordError{Oldest: e.Observed}
+		if !begun && p.next == 0 && p.at.Before(e.Observed) {
+			err = &BeforeRecordError{Oldest: earliest}
 			break
 		}
 		begun = true
@@ -133,11 +171,42 @@ func (p *past) read(ctx context.Context, v *view, progress func(done, total uint
 	if closed := it.Close(); err == nil && closed != nil {
 		err = fmt.Errorf("read events: %w", closed)
 	}
+	if err == nil && !begun {
+		err = &BeforeRecordError{}
+	}
+	if bad > 0 {
+		hint := fmt.Sprintf("%d events can not be decoded: run `procmond store verify`.", bad)
+		p.gaps = append(p.gaps, event.Loss{Count: bad, Known: true, Hint: hint})
+	}
 	return err
+}
+
+// cut finds next, from the end. If there is none it returns when the first of all was
+// observed.
+func (p *past) cut(ctx context.Context, v *view, it *pebble.Iterator) (earliest time.Time, err error) {
+	for it.Last(); it.Valid(); it.Prev() {
+		if err := v.interrupted(ctx); err != nil {
+			return earliest, err
+		}
+		kind, observed, err := event.PeekObserved(it.Value())
+		if err != nil {
+			continue
+		}
+		if kind.OfProcess() && !observed.After(p.at) {
+			seq, _ := parseNumber(it.Key())
+			p.next = seq + 1
+			break
+		}
+		if earliest.IsZero() || observed.Before(earliest) {
+			earliest = observed
+		}
+	}
+	return earliest, nil
 }
 
 // take takes the next event.
 func (p *past) take(e *event.Event) {
+	p.setBack = p.setBack || e.Seq < p.next && e.Observed.After(p.at)
 	switch e.Kind {
 	case event.KindLoss:
 		p.takeLoss(e)
@@ -149,15 +218,23 @@ func (p *past) take(e *event.Event) {
 	}
 }
 
+// byThen reports whether it had happened by the moment.
+func (p *past) byThen(e *event.Event) bool { return e.Seq < p.next || !e.Time.After(p.at) }
+
 // takeChange takes a start, an exec or a modify.
 func (p *past) takeChange(e *event.Event) {
 	id := e.Process.ID
-	if !e.Time.After(p.at) {
-		p.lives[id] = &life{Life: Life{Process: e.Process, SeenLater: e.Observed.After(p.at) && e.Kind == event.KindStart}}
+	if p.byThen(e) {
+		seenLater := e.Kind == event.KindStart && e.Seq >= p.next && e.Observed.After(p.at)
+		p.lives[id] = &life{Life: Life{Process: e.Process, SeenLater: seenLater}}
 		return
 	}
-	if l := p.lives[id]; l == nil && p.hadBegun(&e.Process) {
-		l = &life{Life: Life{Process: e.Process, SeenLater: true}}
+	switch {
+	case p.lives[id] != nil:
+	case p.setBack && e.Kind == event.KindStart:
+		p.later[id] = struct{}{}
+	case p.hadBegun(&e.Process):
+		l := &life{Life: Life{Process: e.Process, SeenLater: true}}
 		undo(&l.Process, e.Changes)
 		p.lives[id] = l
 	}
@@ -165,13 +242,15 @@ func (p *past) takeChange(e *event.Event) {
 
 func (p *past) takeStop(e *event.Event) {
 	id := e.Process.ID
-	if !e.Time.After(p.at) {
+	if p.byThen(e) {
 		delete(p.lives, id)
 		return
 	}
 	l := p.lives[id]
 	if l == nil {
-		if !p.hadBegun(&e.Process) {
+		begun := p.hadBegun(&e.Process)
+		delete(p.later, id)
+		if !begun {
 			return
 		}
 		l = &life{Life: Life{Process: e.Process}}
@@ -186,7 +265,11 @@ func (p *past) takeStop(e *event.Event) {
 // hadBegun reports whether a process of which nothing was kept before the moment had
 // begun by then.
 func (p *past) hadBegun(q *event.Process) bool {
-	return !q.StartTime.IsZero() && !q.StartTime.After(p.at)
+	if !q.StartTime.IsZero() && !q.StartTime.After(p.at) {
+		return true
+	}
+	_, later := p.later[q.ID]
+	return p.setBack && !later
 }
 
 // undo takes back what has changed after the moment, where the text of a change is all
@@ -217,7 +300,7 @@ func (p *past) meet(now []*event.Process, all bool) {
 			continue
 		}
 		there[q.ID] = struct{}{}
-		if p.lives[q.ID] == nil && (all || !q.StartTime.After(p.at)) {
+		if p.lives[q.ID] == nil && (all || q.StartTime.IsZero() || p.hadBegun(q)) {
 			p.lives[q.ID] = &life{Life: Life{Process: *q}}
 		}
 	}

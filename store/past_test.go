@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
 	gocmp "github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
@@ -256,5 +257,171 @@ func TestPastOfAStore(t *testing.T) {
 	check("copy", func(at time.Time) (*Past, error) { return copied.Past(t.Context(), at, nil) })
 	if err := copied.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// started is the event of a start, and the process.
+func started(n uint64, at, observed time.Time) (*event.Event, *event.Process) {
+	p := *testProcess(n)
+	p.StartTime = at
+	return &event.Event{Kind: event.KindStart, Time: at, Observed: observed, HostID: "host", Process: p}, &p
+}
+
+// ended is the event of an end that was seen at once.
+func ended(p *event.Process, at time.Time) *event.Event {
+	return &event.Event{Kind: event.KindStop, Time: at, Observed: at, HostID: "host", Process: *p}
+}
+
+// pidsOf are those of the processes that lived.
+func pidsOf(p *Past) (pids []int32) {
+	for i := range p.Lives {
+		pids = append(pids, p.Lives[i].Process.PID)
+	}
+	return pids
+}
+
+// TestPastOfAStoreThatIsWritten: the table that is read is newer than the durable head.
+// Who is not in it any more has an event above the head.
+func TestPastOfAStoreThatIsWritten(t *testing.T) {
+	s := mustOpen(t, testConfig(t, vfs.NewMem()))
+	defer mustClose(t, s, true)
+	first, p1 := started(1, testTime, testTime)
+	_, p2 := started(2, testTime, testTime) // its start is not kept
+	mustAppend(t, s, &event.Batch{Events: []*event.Event{first}, Put: []*event.Process{p1, p2}, AsOf: testTime})
+	v, n, err := s.hold()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.readers.Done()
+	end := testTime.Add(time.Hour)
+	mustAppend(t, s, &event.Batch{Events: []*event.Event{ended(p1, end), ended(p2, end)}, Delete: []event.ID{p1.ID, p2.ID}})
+	reader := n.reader()
+	defer reader.release()
+	v.db = reader
+	p, err := v.past(t.Context(), testTime.Add(time.Minute), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if pids := pidsOf(p); !slices.Equal(pids, []int32{1, 2}) || p.Lives[0].EndLost || p.Lives[1].EndLost {
+		t.Errorf("%+v", p.Lives)
+	}
+}
+
+// stored is a store with the events of a model, one to a batch, and its table.
+func (m *pastModel) stored(t testing.TB) *Store {
+	s := mustOpen(t, testConfig(t, vfs.NewMem()))
+	for _, e := range m.events {
+		mustAppend(t, s, &event.Batch{Events: []*event.Event{e}})
+	}
+	mustAppend(t, s, &event.Batch{Put: m.table(), AsOf: m.now})
+	return s
+}
+
+// TestPastOfAClockThatIsSet: the clock is set, back or on, again and again. What was at
+// a time that came twice is what was the second time.
+func TestPastOfAClockThatIsSet(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		m := &pastModel{now: testTime}
+		truth := make(map[time.Time][]string)
+		for range rapid.IntRange(1, 25).Draw(rt, "steps") {
+			step := time.Second
+			if rapid.IntRange(0, 5).Draw(rt, "set") == 0 {
+				step = time.Duration(rapid.IntRange(-20, 20).Draw(rt, "by")) * time.Second
+			}
+			m.now = m.now.Add(step)
+			living := m.living()
+			what := rapid.IntRange(0, 3).Draw(rt, "what")
+			switch {
+			case what == 0 || len(living) == 0:
+				m.start(0)
+			case what == 1:
+				m.end(rapid.SampledFrom(living).Draw(rt, "end"))
+			default:
+				m.rename(rapid.SampledFrom(living).Draw(rt, "rename"))
+			}
+			for at := range truth { // that what came after it was again before it
+				if !m.now.After(at) {
+					truth[at] = m.present()
+				}
+			}
+			truth[m.now] = m.present()
+		}
+		s := m.stored(t)
+		defer mustClose(t, s, true)
+		for at, want := range truth {
+			p, err := s.Past(t.Context(), at, nil)
+			if err != nil {
+				rt.Fatalf("at %v: %v", at.Sub(testTime), err)
+			}
+			if diff := gocmp.Diff(want, p.text()); diff != "" {
+				rt.Fatalf("at %v (-want +got):\n%s", at.Sub(testTime), diff)
+			}
+			for i := range p.Lives {
+				if l := &p.Lives[i]; l.EndLost || l.SeenLater && l.Process.Name == "first" {
+					rt.Fatalf("at %v: %+v", at.Sub(testTime), l)
+				}
+			}
+		}
+	})
+}
+
+// present is who lives now, as at says it of a moment.
+func (m *pastModel) present() (all []string) {
+	for _, l := range m.living() {
+		all = append(all, fmt.Sprintf("%s %s", l.record.ID, l.record.Name))
+	}
+	slices.Sort(all)
+	return all
+}
+
+// TestPastOfAClockThatWasFast: by the times on them, the first processes began hours
+// after the moment, and the events of some are not kept.
+func TestPastOfAClockThatWasFast(t *testing.T) {
+	s := mustOpen(t, testConfig(t, vfs.NewMem()))
+	defer mustClose(t, s, true)
+	fast := testTime.Add(2 * time.Hour)
+	first, p1 := started(1, fast, fast)
+	_, p2 := started(2, fast, fast) // without events
+	_, p3 := started(3, fast, fast) // of which only the end is kept
+	mustAppend(t, s, &event.Batch{Events: []*event.Event{first}, Put: []*event.Process{p1, p2, p3}, AsOf: fast})
+	second, p4 := started(4, testTime, testTime)
+	mustAppend(t, s, &event.Batch{Events: []*event.Event{second}, Put: []*event.Process{p4}, AsOf: testTime})
+	after := testTime.Add(10 * time.Minute)
+	third, p5 := started(5, after, after)
+	fourth, p6 := started(6, after, after)
+	end := after.Add(time.Second)
+	mustAppend(t, s, &event.Batch{
+		Events: []*event.Event{third, fourth, ended(p3, end), ended(p6, end)}, Put: []*event.Process{p5}, Delete: []event.ID{p3.ID}, AsOf: end,
+	})
+	p, err := s.Past(t.Context(), testTime.Add(time.Minute), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if pids := pidsOf(p); !slices.Equal(pids, []int32{1, 2, 3, 4}) {
+		t.Errorf("%d", pids)
+	}
+	var early *BeforeRecordError
+	if _, err := s.Past(t.Context(), testTime.Add(-time.Second), nil); !errors.As(err, &early) || !early.Oldest.Equal(testTime) {
+		t.Errorf("before all: %v, oldest %v", err, early)
+	}
+}
+
+// TestPastWithoutWhatCanNotBeDecoded says that something is missing.
+func TestPastWithoutWhatCanNotBeDecoded(t *testing.T) {
+	s := mustOpen(t, testConfig(t, vfs.NewMem()))
+	defer mustClose(t, s, true)
+	first, p1 := started(1, testTime, testTime)
+	second, _ := started(2, testTime, testTime)
+	third, p3 := started(3, testTime.Add(time.Hour), testTime.Add(time.Hour))
+	mustAppend(t, s, &event.Batch{Events: []*event.Event{first, second, third}, Put: []*event.Process{p1, p3}, AsOf: third.Time})
+	if err := s.session.db.Set(eventKey(2), []byte{0xff}, nil); err != nil {
+		t.Fatal(err)
+	}
+	p, err := s.Past(t.Context(), testTime.Add(time.Minute), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if pids := pidsOf(p); !slices.Equal(pids, []int32{1}) || len(p.Gaps) != 1 || p.Gaps[0].Count != 1 || p.Gaps[0].Hint == "" {
+		t.Errorf("%d, gaps %+v", pids, p.Gaps)
 	}
 }

@@ -160,3 +160,30 @@ func TestOpenWithIOError(t *testing.T) {
 		t.Errorf("%d events", n)
 	}
 }
+
+// latecomer is a disk on which another process makes a store between two questions.
+type latecomer struct {
+	vfs.FS
+	makes func()
+}
+
+func (l *latecomer) List(dir string) ([]string, error) {
+	if l.makes != nil {
+		l.makes()
+		l.makes = nil
+	}
+	return l.FS.List(dir)
+}
+
+// Who looks at a store while it is being made finds none, or the store.
+func TestStoreIsMadeMeanwhile(t *testing.T) {
+	mem := vfs.NewMem()
+	c := testConfig(t, mem)
+	if err := mem.MkdirAll(c.Dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	disk := &latecomer{FS: mem, makes: func() { mustClose(t, mustOpen(t, c), true) }}
+	if id, err := readIdentity(disk, c.Dir); err != nil || id.epoch().IsZero() {
+		t.Errorf("found %+v: %v", id, err)
+	}
+}

@@ -249,7 +249,7 @@ func (v *verifier) journal(ctx context.Context) error {
 
 // meta checks the records about the store, and what they count.
 func (v *verifier) meta(ctx context.Context) error {
-	sizes := map[string]int{metaAsOf: 8, metaBytes: 8, metaClean: 8, metaCursor: cursorSize, metaEpoch: 16, metaFloor: 8, metaOwed: 1}
+	sizes := map[string]int{metaAsOf: 8, metaBytes: 8, metaClean: 8, metaCursor: cursorSize, metaEpoch: 16, metaFloor: 8, metaMark: 8, metaOwed: 1}
 	err := v.each(ctx, prefixMeta, func(key, value []byte) {
 		want, known := sizes[string(key)]
 		if strings.HasPrefix(string(key), metaLoss) || strings.HasPrefix(string(key), metaRange) {
