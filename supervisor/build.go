@@ -115,6 +115,8 @@ func (s *Supervisor) addCollector() error {
 		Host:          s.cfg.Host,
 		Version:       s.cfg.Version,
 		Settings:      s.cfg.Settings,
+		Events:        s.collectEvents(),
+		Groups:        s.cfg.Groups,
 		Hasher:        s.collectHasher(),
 		HasLink:       s.cfg.Broker != nil,
 		IsUnavailable: func(err error) bool { return errors.Is(err, store.ErrUnavailable) || errors.Is(err, store.ErrReplaced) },
@@ -134,6 +136,14 @@ func (s *Supervisor) addCollector() error {
 	s.add(groupCollection, collector, tree.Options{Progress: progress})
 	addHasher() // stopped later, so that the last cycle has it
 	return nil
+}
+
+// collectEvents is nil, and not a nil listener, if nobody tells.
+func (s *Supervisor) collectEvents() collect.Events {
+	if s.cfg.Events == nil {
+		return nil
+	}
+	return s.cfg.Events
 }
 
 // makeHasher makes the hasher, if one is wanted, and returns what adds it to the

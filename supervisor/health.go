@@ -6,6 +6,7 @@ import (
 
 	"daemoneye.dev/procmond/collect"
 	"daemoneye.dev/procmond/collect/hash"
+	"daemoneye.dev/procmond/collect/kernel"
 	"daemoneye.dev/procmond/fsm"
 	"daemoneye.dev/procmond/store"
 	"daemoneye.dev/procmond/supervisor/control"
@@ -52,7 +53,8 @@ type facts struct {
 	collect  collect.Status
 	machine  fsm.Snapshot
 	hashes   *hash.Stats // nil if there is no hasher
-	unserved string      // why metrics are not served
+	events   kernel.Status
+	unserved string // why metrics are not served
 	stopping bool
 
 	registration fsm.Snapshot
@@ -119,6 +121,9 @@ func judgeCollector(h *Health, f facts) {
 	}
 	if f.hashes != nil && f.hashes.Suspended {
 		h.add(LevelDegraded, "No hashes are computed: %d calls to executables have not returned, because a file system does not answer.", f.hashes.Stuck)
+	}
+	if f.events.Faulty {
+		h.add(LevelDegraded, "There are no kernel events, though event_driven asks for %s: %s.", f.events.Mode, f.events.Why)
 	}
 	for _, reason := range f.collect.Degraded {
 		h.add(LevelDegraded, "%s", reason)

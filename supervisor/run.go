@@ -93,7 +93,11 @@ func (s *Supervisor) stop() error {
 			faults = append(faults, fmt.Errorf("stop %s: %w", path, err))
 		}
 	}
-	faults = append(faults, s.tree.Close(serviceStop))
+	unstopped := s.tree.Close(serviceStop)
+	faults = append(faults, unstopped)
+	if s.cfg.Events != nil && unstopped == nil { // who has not stopped may still read it
+		faults = append(faults, s.cfg.Events.Close())
+	}
 	if s.link != nil {
 		faults = append(faults, s.link.close())
 	}

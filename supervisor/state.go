@@ -7,6 +7,7 @@ import (
 	"daemoneye.dev/procmond/collect"
 	"daemoneye.dev/procmond/collect/event"
 	"daemoneye.dev/procmond/collect/hash"
+	"daemoneye.dev/procmond/collect/kernel"
 	"daemoneye.dev/procmond/fsm"
 	"daemoneye.dev/procmond/store"
 	"daemoneye.dev/procmond/supervisor/control"
@@ -35,7 +36,7 @@ func (s *Supervisor) State() *control.State {
 		Collector:    collectorState(f.machine, f.collect, now),
 		Registration: s.registrationState(f.registration),
 		Config:       control.ConfigState{Version: f.collect.ConfigVersion, Pending: orEmpty(f.collect.Pending)},
-		Sources:      s.cfg.Sources,
+		Sources:      sourcesState(s.cfg.Sources, f.events),
 		Interval:     intervalState(f.collect.Interval),
 		Cycle:        cycleState(f.collect),
 		Totals:       s.totalsState(f.collect.Totals),
@@ -73,12 +74,28 @@ func (s *Supervisor) facts(now time.Time) facts {
 		hashes:   s.hashStats(),
 		unserved: s.control.Unserved(),
 		stopping: s.stopping.Load(),
+		events:   s.eventsStatus(),
 
 		registration: s.registration.Snapshot(),
 		link:         s.link.state(),
 		delivery:     s.link.deliveryState(now),
 		pressure:     s.link.pressureState(),
 	}
+}
+
+// eventsStatus is that of no source if there is none.
+func (s *Supervisor) eventsStatus() kernel.Status {
+	if s.cfg.Events == nil {
+		return kernel.Status{Mode: kernel.ModeOff, Source: kernel.SourceNone}
+	}
+	return s.cfg.Events.Status()
+}
+
+func sourcesState(s control.Sources, events kernel.Status) control.Sources {
+	s.Events, s.EventsSince = events.Source, control.At(events.Since)
+	s.EventsWanted, s.EventsNote, s.EventsMend = string(events.Mode), events.Why, events.Mend
+	s.EventsLimits = events.Limits
+	return s
 }
 
 func collectorState(m fsm.Snapshot, c collect.Status, now time.Time) control.Collector {
@@ -90,6 +107,7 @@ func collectorState(m fsm.Snapshot, c collect.Status, now time.Time) control.Col
 		ActivityMS: since(now, c.ActivitySince).Milliseconds(),
 		LastError:  c.LastError,
 		TableSize:  c.TableSize,
+		Waiting:    c.Waiting,
 	}
 }
 
@@ -121,6 +139,13 @@ func (s *Supervisor) totalsState(t collect.Totals) control.Totals {
 		ShortLived:  t.ShortLived,
 		Outages:     t.Outages,
 		NotesLost:   t.NotesLost,
+
+		KernelEvents:          t.Heard,
+		KernelEventsUnmatched: t.Unmatched,
+		KernelEventsLost: control.LostEvents{
+			Forks: t.Lost.Forks, Execs: t.Lost.Execs, Exits: t.Lost.Exits, Other: t.Lost.Other,
+		},
+		LossWindows: t.LossWindows,
 	}
 	if s.cfg.LogLinesLost != nil {
 		totals.LogLinesLost = s.cfg.LogLinesLost()

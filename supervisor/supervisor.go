@@ -12,6 +12,7 @@ import (
 	"daemoneye.dev/procmond/bus/rpc"
 	"daemoneye.dev/procmond/collect"
 	"daemoneye.dev/procmond/collect/hash"
+	"daemoneye.dev/procmond/collect/kernel"
 	"daemoneye.dev/procmond/fsm"
 	"daemoneye.dev/procmond/store"
 	"daemoneye.dev/procmond/supervisor/control"
@@ -32,8 +33,12 @@ type Config struct {
 	// Store is open; the caller closes it after Run has returned.
 	Store *store.Store
 	// Scanner takes the snapshots, Sources is what state says of it.
-	Scanner  collect.Scanner
-	Sources  control.Sources
+	Scanner collect.Scanner
+	// Groups is nil if control groups are not wanted of what Events tells.
+	Groups  collect.Groups
+	Sources control.Sources
+	// Events tells of processes between two snapshots. Run closes it. Nil: nobody does.
+	Events   *kernel.Listener
 	Host     collect.Host
 	Settings collect.Settings
 	// Hashes says how executables are digested; nil: they are not. Its Progress and

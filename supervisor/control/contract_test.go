@@ -27,13 +27,13 @@ func exampleState() *State {
 	return &State{
 		Mode: "standalone", Running: true, Health: HealthDegraded, Reasons: []string{"Something is not as it should be."},
 		PID: 4711, Version: "1.0.0", Coordinated: true, HostID: "0f1e2d3c", BootID: "b4a5", StartedAt: at(0), AsOf: at(9), Clean: &clean,
-		Collector:    Collector{State: "running", Since: at(1), Cause: "standalone", Activity: "idle", ActivityMS: 12, LastError: "read process 7: I/O error", TableSize: 75},
+		Collector:    Collector{State: "running", Since: at(1), Cause: "standalone", Activity: "idle", ActivityMS: 12, LastError: "read process 7: I/O error", TableSize: 75, Waiting: 2},
 		Registration: Registration{State: "unregistered", Since: at(0), Cause: "initial", Attempts: 1, Failures: 1, Heartbeats: Heartbeats{Sent: 1, Failed: 1}, AgentID: "8899aabbccddeeff", AgentVersion: "1.0.0", HeartbeatIntervalMS: 10000, LastError: "no answer within 2s"},
 		Config:       ConfigState{Version: 2, Pending: []string{"collection_interval"}},
-		Sources:      Sources{Events: "none", Snapshots: "procfs", EnhancedMetadata: "on", RSSKind: "exact"},
+		Sources:      Sources{Events: "connector", EventsWanted: "auto", EventsSince: at(1), EventsNote: "ebpf: the daemon has no CAP_BPF", EventsMend: "grant CAP_BPF", EventsLimits: "the kernel queues 208 KiB for it and not 8192", Snapshots: "procfs", EnhancedMetadata: "on", RSSKind: "exact"},
 		Interval:     Interval{ConfiguredS: 30, CurrentS: 45, Reason: "configured, stretched by pressure"},
 		Cycle:        Cycle{Count: 3, LastAt: at(8), DurationMS: 12.5, Processes: 75, Events: 2, LeftOut: 1, Excluded: 1, Held: 1, Vanished: 1, Hidden: 1, Unreadable: 1, Unconfirmed: 1},
-		Totals:       Totals{Events: 80, ScansFailed: 1, ShortLived: 1, Outages: 1, NotesLost: 1, LogLinesLost: 1},
+		Totals:       Totals{Events: 80, ScansFailed: 1, ShortLived: 1, Outages: 1, NotesLost: 1, LogLinesLost: 1, KernelEvents: 9, KernelEventsUnmatched: 1, KernelEventsLost: LostEvents{Forks: 1, Execs: 2, Exits: 3, Other: 4}, LossWindows: 1},
 		Hashes: &Hashes{
 			Hashed: 40, Bytes: 1 << 25, Hits: 30, Misses: 45, Skipped: 1, Deferred: 1, Cached: 39, Waiting: 1, Stuck: 1, Suspended: true,
 			Skips: []HashSkip{{Reason: "too big", Count: 1}},

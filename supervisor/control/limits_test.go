@@ -97,6 +97,24 @@ func TestFollowerMayWait(t *testing.T) {
 	}
 }
 
+// TestFollowEndsWithItsTime: nothing that comes after --until is waited for.
+func TestFollowEndsWithItsTime(t *testing.T) {
+	r := serveLimited(t, nil, func(s *Server) { s.limits.late = time.Millisecond })
+	r.daemon.grow(3)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	for name, q := range map[string]Query{
+		"past":   {Follow: true, Until: time.Now().Add(-time.Hour)},
+		"newest": {Follow: true, Until: time.Now().Add(-time.Hour), Newest: true, Limit: 2},
+		"soon":   {Follow: true, Until: time.Now().Add(50 * time.Millisecond)},
+	} {
+		seen := 0
+		if err := r.client.Events(ctx, q, func([]byte) error { seen++; return nil }); err != nil || seen == 0 {
+			t.Errorf("%s: saw %d events, %v", name, seen, err)
+		}
+	}
+}
+
 // TestSlowRequestsAreCutOff: half a request, or none, does not keep a connection.
 func TestSlowRequestsAreCutOff(t *testing.T) {
 	r := serveLimited(t, nil, func(s *Server) { s.limits.header = 50 * time.Millisecond })

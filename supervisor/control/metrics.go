@@ -93,6 +93,17 @@ func (e emitter) collector(s *State) {
 	e.gauge("interval_seconds", "Time between snapshots.", s.Interval.CurrentS, "which", "current")
 	e.gauge("interval_seconds", "Time between snapshots.", s.Interval.ConfiguredS, "which", "configured")
 	e.counter("events_total", "Events made durable.", s.Totals.Events)
+	e.counter("kernel_events_total", "Events of the kernel that were read.", s.Totals.KernelEvents)
+	e.counter("kernel_events_unmatched_total", "Events of the kernel about processes that no snapshot saw and that had started before.", s.Totals.KernelEventsUnmatched)
+	lost := s.Totals.KernelEventsLost
+	for _, kind := range []struct {
+		name  string
+		count uint64
+	}{{"fork", lost.Forks}, {"exec", lost.Execs}, {"exit", lost.Exits}, {"other", lost.Other}} {
+		e.counter("kernel_events_lost_total", "Events of the kernel that were lost.", kind.count, "kind", kind.name)
+	}
+	e.counter("loss_windows_total", "Times in which kernel events were lost.", s.Totals.LossWindows)
+	e.gauge("kernel_events_waiting", "Events of the kernel that were read and are not durable yet.", float64(s.Collector.Waiting))
 	e.counter("log_lines_lost_total", "Log lines that nobody took in time.", s.Totals.LogLinesLost)
 	e.counter("notes_lost_total", "Events about the daemon itself that found no room during an outage.", s.Totals.NotesLost)
 	e.counter("store_outages_total", "Times that the store went out of service.", s.Totals.Outages)

@@ -75,6 +75,26 @@ func TestProcesses(t *testing.T) {
 	}
 }
 
+// TestProcessesAreAsInEvents: to the byte.
+func TestProcessesAreAsInEvents(t *testing.T) {
+	r := serve(t, nil)
+	r.daemon.growBy(1, "/bin/<a>&\x1b\"\\\xff\u2028ä")
+	events, _ := r.daemon.snapshot()
+	want := string(event.AppendProcessJSON(nil, &events[0].Process))
+	err := r.client.Processes(t.Context(), time.Time{}, TableReader{
+		Table: func(TableHead) error { return nil },
+		Process: func(process []byte, _ []Doubt) error {
+			if string(process) != want {
+				t.Errorf("got %s, want %s", process, want)
+			}
+			return nil
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestProcessesRefusals(t *testing.T) {
 	r := serve(t, func(*Config) {})
 	var early *BeforeRecordError

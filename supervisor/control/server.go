@@ -31,12 +31,13 @@ type limits struct {
 	rebuilds    int           // tables of the past that are rebuilt at once
 	header      time.Duration // for sending a request
 	write       time.Duration // for reading what was asked for, or each part of a stream
+	late        time.Duration // from when an event was observed until it is there
 	selfCheck   time.Duration // between two requests of the server to itself
 	retry       time.Duration // between two attempts to listen for metrics
 }
 
 func defaultLimits() limits {
-	return limits{connections: 32, followers: 16, rebuilds: 2, header: 5 * time.Second, write: 10 * time.Second, selfCheck: 5 * time.Second, retry: 10 * time.Second}
+	return limits{connections: 32, followers: 16, rebuilds: 2, header: 5 * time.Second, write: 10 * time.Second, late: time.Second, selfCheck: 5 * time.Second, retry: 10 * time.Second}
 }
 
 // Source says what state the daemon is in. State must not block.

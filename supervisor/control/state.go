@@ -60,6 +60,7 @@ type Collector struct {
 	ActivityMS int64      `json:"activity_ms"` // how long it has been at it
 	LastError  string     `json:"last_error"`
 	TableSize  int        `json:"table_size"` // processes in the table
+	Waiting    int        `json:"waiting"`    // kernel events that were read and are not durable yet
 }
 
 // Registration is the registration machine; in standalone mode it stays
@@ -93,7 +94,17 @@ type ConfigState struct {
 
 // Sources is where events and snapshots come from.
 type Sources struct {
-	Events    string `json:"events"`    // ebpf, connector or none
+	Events string `json:"events"` // ebpf, connector or none
+	// EventsWanted is what the setting says: auto, off, or the name of a source.
+	EventsWanted string `json:"events_wanted"`
+	// EventsSince is since when, EventsNote why it is no better source, and EventsMend
+	// what to grant for one.
+	EventsSince *time.Time `json:"events_since"`
+	EventsNote  string     `json:"events_note"`
+	EventsMend  string     `json:"events_mend"`
+	// EventsLimits says in what respect the source is less than it could be.
+	EventsLimits string `json:"events_limits"`
+
 	Snapshots string `json:"snapshots"` // ebpf, procfs or portable
 	// EnhancedMetadata is whether it is recorded: MetadataOff, ...
 	EnhancedMetadata string `json:"enhanced_metadata"`
@@ -138,8 +149,22 @@ type Totals struct {
 	ShortLived  uint64 `json:"short_lived"` // ended before min_process_lifetime
 	Outages     uint64 `json:"outages"`     // of the store
 	NotesLost   uint64 `json:"notes_lost"`  // events about the daemon that found no room while the store was out of service
+	// KernelEvents were read. Those in KernelEventsUnmatched were about processes that
+	// had started before and ended before a snapshot saw them.
+	KernelEvents          uint64     `json:"kernel_events"`
+	KernelEventsUnmatched uint64     `json:"kernel_events_unmatched"`
+	KernelEventsLost      LostEvents `json:"kernel_events_lost"`
+	LossWindows           uint64     `json:"loss_windows"` // times in which some were lost, each with a loss event
 	// LogLinesLost found no room: nobody read the log in time.
 	LogLinesLost uint64 `json:"log_lines_lost"`
+}
+
+// LostEvents counts what the kernel told and nobody heard, by kind where that is known.
+type LostEvents struct {
+	Forks uint64 `json:"forks"`
+	Execs uint64 `json:"execs"`
+	Exits uint64 `json:"exits"`
+	Other uint64 `json:"other"`
 }
 
 // Hashes counts what the hasher has done since the daemon started, and says what

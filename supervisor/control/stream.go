@@ -102,14 +102,34 @@ func (st *stream) run(ctx context.Context, q Query) error {
 		q.Newest, q.Limit = false, 0
 	}
 	for {
+		over := st.isOver(q.Until)
 		done, err := st.all(ctx, q)
-		if err != nil || done || !q.Follow {
+		if err != nil || done || over || !q.Follow {
 			return err
 		}
-		if _, err := st.server.cfg.Events.Wait(ctx, st.last); err != nil {
+		if err := st.wait(ctx, q.Until); err != nil {
 			return err
 		}
 	}
+}
+
+// isOver reports whether all that was observed until then is durable.
+func (st *stream) isOver(until time.Time) bool {
+	return !until.IsZero() && time.Since(until) >= st.server.limits.late
+}
+
+// wait waits for more events, or until it is over.
+func (st *stream) wait(ctx context.Context, until time.Time) error {
+	waiting, cancel := ctx, context.CancelFunc(func() {})
+	if !until.IsZero() {
+		waiting, cancel = context.WithDeadline(ctx, until.Add(st.server.limits.late))
+	}
+	defer cancel()
+	_, err := st.server.cfg.Events.Wait(waiting, st.last)
+	if waiting.Err() != nil && ctx.Err() == nil {
+		return nil
+	}
+	return err
 }
 
 // newest sends the last q.Limit matches. The first query only finds where they

@@ -115,9 +115,12 @@ func (st *tableStream) table(t *ProcessTable) error {
 	return st.flush()
 }
 
-// put collects a line.
+// put collects a line. No page shows it, so that & and < may stay what they are, as in
+// the events.
 func (st *tableStream) put(line any) error {
-	if err := json.NewEncoder(&st.buf).Encode(line); err != nil {
+	encoder := json.NewEncoder(&st.buf)
+	encoder.SetEscapeHTML(false)
+	if err := encoder.Encode(line); err != nil {
 		return fmt.Errorf("encode line: %w", err)
 	}
 	return nil
