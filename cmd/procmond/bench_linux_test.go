@@ -23,23 +23,28 @@ func benchWindow() time.Duration {
 }
 
 // BenchmarkDaemon measures the whole daemon on hosts with ever more processes:
-// memory, CPU and fsyncs while nothing happens. It is run once (-benchtime 1x); its
-// figures are the reported metrics.
+// memory, CPU and fsyncs while nothing happens, with the kernel's events and without.
+// It is run once (-benchtime 1x); its figures are the reported metrics.
 func BenchmarkDaemon(b *testing.B) {
 	program := buildProgram(b)
-	for _, n := range []int{100, 1_000, 10_000} {
-		b.Run(fmt.Sprintf("processes=%d", n), func(b *testing.B) { benchmarkDaemon(b, program, n) })
+	for _, source := range []string{"off", "ebpf", "connector"} {
+		for _, n := range []int{100, 1_000, 10_000} {
+			b.Run(fmt.Sprintf("events=%s/processes=%d", source, n), func(b *testing.B) { benchmarkDaemon(b, program, source, n) })
+		}
 	}
 }
 
-func benchmarkDaemon(b *testing.B, program string, processes int) {
+func benchmarkDaemon(b *testing.B, program, source string, processes int) {
 	if b.N > 1 {
 		b.Skip("run with -benchtime 1x")
+	}
+	if why := (&ownWatcher{program, source}).missing(b); why != "" {
+		b.Skip(why)
 	}
 	crowd := startCrowd(b, processes)
 	defer crowd.end()
 	database := b.TempDir() + "/processes.db"
-	cmd := exec.Command(program, "run", "--database", database, "--interval", "30")
+	cmd := exec.Command(program, "run", "--database", database, "--interval", "30", "--event-driven", source)
 	cmd.Env = cleanEnv()
 	d := start(b, cmd, database)
 	waitFor(b, "the first snapshots", func() bool {

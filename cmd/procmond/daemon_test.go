@@ -157,7 +157,13 @@ type stateDocument struct {
 		Count     uint64 `json:"count"`
 		Processes int    `json:"processes"`
 	} `json:"cycle"`
+	Totals struct {
+		KernelEventsLost map[string]uint64 `json:"kernel_events_lost"`
+		LossWindows      uint64            `json:"loss_windows"`
+	} `json:"totals"`
 	Sources struct {
+		Events           string `json:"events"`
+		EventsNote       string `json:"events_note"`
 		Snapshots        string `json:"snapshots"`
 		EnhancedMetadata string `json:"enhanced_metadata"`
 		RSSKind          string `json:"rss_kind"`
@@ -217,13 +223,18 @@ func (d *daemon) awaitCycle(n uint64) stateDocument {
 
 // eventDocument is the part of the event contract that these tests read.
 type eventDocument struct {
-	Seq       uint64   `json:"seq"`
-	Epoch     string   `json:"epoch"`
-	Kind      string   `json:"kind"`
-	Source    string   `json:"source"`
-	ProcessID string   `json:"process_id"`
-	PID       int      `json:"pid"`
-	Args      []string `json:"args"`
+	Seq       uint64            `json:"seq"`
+	Epoch     string            `json:"epoch"`
+	Kind      string            `json:"kind"`
+	Source    string            `json:"source"`
+	ProcessID string            `json:"process_id"`
+	ParentID  string            `json:"parent_id"`
+	PID       int               `json:"pid"`
+	Name      string            `json:"name"`
+	Exe       string            `json:"exe"`
+	Args      []string          `json:"args"`
+	ExitCode  *int              `json:"exit_code"`
+	Missing   map[string]string `json:"missing"`
 	line      string
 }
 

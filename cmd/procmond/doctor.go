@@ -14,6 +14,7 @@ import (
 	"daemoneye.dev/procmond/bus/rpc"
 	"daemoneye.dev/procmond/cmd/procmond/internal/doctor"
 	"daemoneye.dev/procmond/cmd/procmond/internal/settings"
+	"daemoneye.dev/procmond/collect/kernel"
 	"daemoneye.dev/procmond/supervisor"
 )
 
@@ -71,8 +72,18 @@ func (c *doctorCommand) examine(ctx context.Context, p invocation) (doctor.Repor
 	return doctor.Examine(ctx, doctor.Config{
 		Version: readBuild().version, Self: os.Getpid(), Proc: "/proc", Sys: "/sys",
 		Database: database, Daemon: daemon, Broker: broker, ID: values.ID,
+		Listen: func() kernel.Status { return examineEvents(kernel.Mode(values.EventDriven)) },
 		Faults: faultLines(faults), KeepBytes: values.RetentionBytes,
 	}), nil
+}
+
+// examineEvents opens sources of kernel events for a moment.
+func examineEvents(m kernel.Mode) kernel.Status {
+	s, err := kernel.Examine(m)
+	if err != nil {
+		s.Why = strings.TrimPrefix(s.Why+"; "+err.Error(), "; ")
+	}
+	return s
 }
 
 // faultLines is empty if there are none.

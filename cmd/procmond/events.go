@@ -68,14 +68,11 @@ func (c *eventsCommand) run(ctx context.Context, p invocation) error {
 
 // eventsOfStore reads a copy of a dead daemon's store.
 func (p invocation) eventsOfStore(ctx context.Context, place string, query control.Query, show func([]byte) error) (err error) {
-	c, err := store.OpenCopy(ctx, place)
+	c, err := p.openCopy(ctx, place)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, c.Close()) }()
-	if c.Direct {
-		p.note("reads the store itself: its file system refuses links, so no daemon can start on it meanwhile")
-	}
 	stats := c.Stats()
 	if err := p.checkAfter(query, stats.Epoch.String(), stats.Head); err != nil {
 		return err
@@ -89,6 +86,15 @@ func (p invocation) eventsOfStore(ctx context.Context, place string, query contr
 		return &exitError{code: exitDegraded, err: fmt.Errorf("what is shown may not be all: %w", damage), hint: "`procmond store verify` says what is left."}
 	}
 	return err
+}
+
+// openCopy opens the store of a daemon that is dead, if it is.
+func (p invocation) openCopy(ctx context.Context, place string) (*store.Copy, error) {
+	c, err := store.OpenCopy(ctx, place)
+	if err == nil && c.Direct {
+		p.note("reads the store itself: its file system refuses links, so no daemon can start on it meanwhile")
+	}
+	return c, err
 }
 
 // printer writes one event, given in its JSON form.

@@ -78,7 +78,7 @@ func TestFollowIsFilteredByTheDaemon(t *testing.T) {
 	if deadline, ok := ctx.Deadline(); ok {
 		_ = conn.SetDeadline(deadline)
 	}
-	if _, err := io.WriteString(conn, "GET /events?follow=1&kind=start&exe=sleep HTTP/1.1\r\nHost: procmond\r\n\r\n"); err != nil {
+	if _, err := io.WriteString(conn, "GET /events?follow=1&kind=exec&exe=sleep HTTP/1.1\r\nHost: procmond\r\n\r\n"); err != nil {
 		t.Fatal(err)
 	}
 	sleep := exec.Command("sleep", "1000")
@@ -100,12 +100,12 @@ func TestFollowIsFilteredByTheDaemon(t *testing.T) {
 		if err := json.Unmarshal(lines.Bytes(), &e); err != nil {
 			t.Fatalf("%s: %v", lines.Text(), err)
 		}
-		if e.Kind != "start" || filepath.Base(e.Exe) != "sleep" {
+		if e.Kind != "exec" || filepath.Base(e.Exe) != "sleep" {
 			t.Errorf("sent although nobody asked for it: %s", lines.Text())
 		}
 		if e.PID == sleep.Process.Pid {
 			return
 		}
 	}
-	t.Errorf("the start was not sent: %v", lines.Err())
+	t.Errorf("the exec was not sent: %v", lines.Err())
 }

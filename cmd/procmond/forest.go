@@ -143,7 +143,7 @@ func (q *treeFilter) matches(r *treeRow) bool {
 // matchesExe is how the daemon matches a pattern, see the Exe of a store's query.
 func matchesExe(pattern, exe string) bool {
 	if !strings.Contains(pattern, "/") {
-		exe = path.Base(exe)
+		exe = exe[strings.LastIndexByte(exe, '/')+1:]
 	}
 	ok, _ := path.Match(pattern, exe) // the flag was checked
 	return ok
@@ -156,7 +156,7 @@ func (f *forest) choose(q *treeFilter) (selected, kernel int) {
 		selected += n.choose(q, len(q.pids) == 0)
 	}
 	for _, n := range f.nodes {
-		if n.kernel() && !n.kept {
+		if n.kernel() && !n.kept && !q.kernel {
 			kernel++
 		}
 	}

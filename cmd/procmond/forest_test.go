@@ -75,6 +75,8 @@ func TestForest(t *testing.T) {
 		{"two subtrees", treeFilter{pids: []int32{11, 20}}, 0, "(1(10(11)))(20)", 2, 2},
 		{"an executable", treeFilter{exe: "sl*p"}, 0, "(1(10(11)(12)))", 2, 2},
 		{"in a subtree", treeFilter{exe: "/bin/sh", pids: []int32{12}}, 0, "(1(10(12(13))))", 1, 2},
+		{"a letter, which a thread of the kernel has not even", treeFilter{exe: "?", kernel: true}, 0, "", 0, 0},
+		{"a subtree, and the kernel's were asked for", treeFilter{pids: []int32{12}, kernel: true}, 0, "(1(10(12(13))))", 2, 0},
 		{"a user", treeFilter{uids: []uint32{2}}, 0, "(1(10(11)))(20)", 2, 2},
 		{"nobody", treeFilter{uids: []uint32{7}}, 0, "", 0, 2},
 	} {

@@ -115,7 +115,7 @@ func TestFullDisk(t *testing.T) {
 	free()
 	waitFor(t, "the process that was started while the disk was full", func() bool {
 		for _, e := range readEvents(t, database) {
-			if e.Kind == "start" && len(e.Args) > 1 && e.Args[1] == "full-disk-1" {
+			if (e.Kind == "start" || e.Kind == "exec") && len(e.Args) > 1 && e.Args[1] == "full-disk-1" {
 				return true
 			}
 		}

@@ -18,5 +18,11 @@ func openSnapshots(v *settings.Values) (snapshotSource, error) {
 		return snapshotSource{}, err
 	}
 	sources := control.Sources{Snapshots: settings.SnapshotsProcfs, RSSKind: scanner.RSSKind().String()}
-	return snapshotSource{scanner: scanner, sources: sources}, nil
+	source := snapshotSource{scanner: scanner, sources: sources}
+	if v.EnhancedMetadata {
+		if source.groups, err = procfs.NewGroups(""); err != nil {
+			return snapshotSource{}, err
+		}
+	}
+	return source, nil
 }

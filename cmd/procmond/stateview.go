@@ -94,6 +94,34 @@ func (v *stateView) totals(t *control.Totals) {
 	}
 }
 
+// eventsNote says why kernel events have no better source, and what ails this one.
+func (v *stateView) eventsNote(s *control.Sources) {
+	if s.EventsLimits != "" {
+		v.row("", "%s", v.paint.Yellow(cli.Printable(s.Events+": "+s.EventsLimits)))
+	}
+	if s.EventsNote == "" {
+		return
+	}
+	v.row("", "%s", v.paint.Yellow("not used: "+cli.Printable(s.EventsNote)))
+	if s.EventsMend != "" {
+		v.row("", "%s", v.paint.Faint(cli.Printable(s.EventsMend)))
+	}
+}
+
+// kernelEvents says how many were heard, and what was not.
+func (v *stateView) kernelEvents(t *control.Totals, waiting int) {
+	lost := t.KernelEventsLost
+	if t.KernelEvents == 0 && t.LossWindows == 0 {
+		return
+	}
+	v.row("", "%d kernel events%s%s", t.KernelEvents, counted(waiting, "not recorded yet"), counted(t.KernelEventsUnmatched, "of processes unknown"))
+	if t.LossWindows > 0 {
+		v.row("", "%s", v.paint.Red(fmt.Sprintf("kernel events lost %d %s%s%s%s%s", t.LossWindows, plural(t.LossWindows, "time"),
+			counted(lost.Forks, plural(lost.Forks, "fork")), counted(lost.Execs, plural(lost.Execs, "exec")),
+			counted(lost.Exits, plural(lost.Exits, "exit")), counted(lost.Other, "of any kind"))))
+	}
+}
+
 // metadata says what is recorded besides what a snapshot always has.
 func (v *stateView) metadata(s *control.Sources) {
 	switch s.EnhancedMetadata {
@@ -144,9 +172,11 @@ func (v *stateView) daemon(s *control.State) {
 	v.link(s)
 	v.row("sources", "events %s, snapshots %s, every %s%s", cli.Printable(s.Sources.Events), cli.Printable(s.Sources.Snapshots),
 		seconds(s.Interval.CurrentS), v.intervalNote(&s.Interval))
+	v.eventsNote(&s.Sources)
 	v.metadata(&s.Sources)
 	v.cycle(&s.Cycle)
 	v.totals(&s.Totals)
+	v.kernelEvents(&s.Totals, s.Collector.Waiting)
 	v.hashes(s.Hashes)
 	config := fmt.Sprintf("version %d", s.Config.Version)
 	if len(s.Config.Pending) > 0 {

@@ -65,6 +65,9 @@ func (c *treeCommand) query(now time.Time) (at time.Time, q *treeFilter, err err
 	}
 	at, err = moment(c.At, now)
 	check("at", err)
+	if c.At != "" && at.IsZero() {
+		at = at.Add(1) // the zero time would ask for the newest table
+	}
 	if at.After(now) {
 		check("at", fmt.Errorf("%s is still to come", at.Format(time.RFC3339)))
 	}
@@ -150,17 +153,17 @@ func (p invocation) readForest(ctx context.Context, places []string, at time.Tim
 	if err != nil {
 		return nil, err
 	}
-	p.note("no daemon runs on " + place + ": this is what the last one left")
 	return f, p.forestOfStore(ctx, place, at, reader)
 }
 
 // forestOfStore reads a copy of a dead daemon's store.
 func (p invocation) forestOfStore(ctx context.Context, place string, at time.Time, r control.TableReader) (err error) {
-	c, err := store.OpenCopy(ctx, place)
+	c, err := p.openCopy(ctx, place)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, c.Close()) }()
+	p.note("no daemon runs on " + place + ": this is what the last one left")
 	past, err := c.Past(ctx, at, r.Progress)
 	if err != nil {
 		return err

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"daemoneye.dev/procmond/store"
 )
 
 // treeOf asks for the tree around a process and returns the depth of each that is
@@ -70,7 +72,7 @@ func TestTree(t *testing.T) {
 	check := func(what string) {
 		tree := treeOf(t, database, parent, "--at", at)
 		if _, there := tree[child]; !there || tree[child] != tree[parent]+1 {
-			t.Errorf("%s: the child is not below its parent: %v", what, tree)
+			t.Errorf("%s: the child %d is not below its parent %d at %s: %v", what, child, parent, at, tree)
 		}
 	}
 	check("of the daemon")
@@ -81,8 +83,29 @@ func TestTree(t *testing.T) {
 	if _, there := treeOf(t, database, parent)[child]; there {
 		t.Error("the last table of the store has the child")
 	}
-	_, text2, code := run(t, "tree", "--database", database, "--at", "2001-01-01")
-	if code != 1 || !strings.Contains(text2, "the oldest event that is kept") || !strings.Contains(text2, "--at ") {
-		t.Errorf("before all: exit %d: %s", code, text2)
+	for _, long := range []string{"2001-01-01", "0001-01-01T00:00:00Z"} {
+		_, text2, code := run(t, "tree", "--database", database, "--at", long)
+		if code != 1 || !strings.Contains(text2, "the oldest event that is kept") || !strings.Contains(text2, "--at ") {
+			t.Errorf("before all: exit %d: %s", code, text2)
+		}
+	}
+}
+
+// TestTreeOfAStoreThatIsHeld: who can not be asked may run all the same.
+func TestTreeOfAStoreThatIsHeld(t *testing.T) {
+	database := newDatabase(t)
+	s, err := store.Open(t.Context(), store.Config{Dir: database, Fatal: func(err error) { panic(err) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, code := run(t, "tree", "--database", database)
+	if err := s.Close(true); err != nil {
+		t.Error(err)
+	}
+	if code != int(exitInUse) || strings.Contains(text, "no daemon runs") {
+		t.Errorf("held: exit %d: %s", code, text)
+	}
+	if _, text, code = run(t, "tree", "--database", database); code != 0 || !strings.Contains(text, "no daemon runs") {
+		t.Errorf("let go: exit %d: %s", code, text)
 	}
 }

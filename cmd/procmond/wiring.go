@@ -13,6 +13,7 @@ import (
 	"daemoneye.dev/procmond/collect"
 	"daemoneye.dev/procmond/collect/event"
 	"daemoneye.dev/procmond/collect/hash"
+	"daemoneye.dev/procmond/collect/kernel"
 	"daemoneye.dev/procmond/collect/portable"
 	"daemoneye.dev/procmond/store"
 	"daemoneye.dev/procmond/supervisor"
@@ -38,7 +39,7 @@ func (d *daemonRun) supervisorConfig(st *store.Store) (supervisor.Config, error)
 		return supervisor.Config{}, fmt.Errorf("find control socket: %w", err)
 	}
 	return supervisor.Config{
-		Store: st, Scanner: snapshots.scanner, Sources: snapshots.sources, Host: host, Settings: collection,
+		Store: st, Events: d.listen(), Scanner: snapshots.scanner, Groups: snapshots.groups, Sources: snapshots.sources, Host: host, Settings: collection,
 		Hashes: d.hashConfig(), Broker: d.brokerConfig(), Window: d.values.MaxEventsInFlight,
 		SocketPath: socket, MetricsListen: d.values.MetricsListen, Version: readBuild().version,
 		Watchdog: d.values.Watchdog, Abort: d.last.watchdog, Notify: d.notify,
@@ -47,9 +48,19 @@ func (d *daemonRun) supervisorConfig(st *store.Store) (supervisor.Config, error)
 	}, nil
 }
 
+// listen is nil if nobody is to tell of processes between two snapshots.
+func (d *daemonRun) listen() *kernel.Listener {
+	mode := kernel.Mode(d.values.EventDriven)
+	if mode == kernel.ModeOff {
+		return nil
+	}
+	return kernel.Listen(mode, kernel.Config{RingBytes: int(d.values.EventBuffer), ReceiveBytes: int(d.values.EventBuffer)})
+}
+
 // snapshotSource is a scanner and what state says of it.
 type snapshotSource struct {
 	scanner collect.Scanner
+	groups  collect.Groups // nil without enhanced metadata
 	sources control.Sources
 }
 
@@ -64,7 +75,6 @@ func (d *daemonRun) newSnapshots() (source snapshotSource, err error) {
 	if err != nil {
 		return snapshotSource{}, err
 	}
-	source.sources.Events = "none"
 	s := &source.sources
 	switch {
 	case !d.values.EnhancedMetadata:

@@ -7,6 +7,7 @@ import (
 	"context"
 	"time"
 
+	"daemoneye.dev/procmond/collect/kernel"
 	"daemoneye.dev/procmond/supervisor/control"
 )
 
@@ -50,6 +51,8 @@ type Config struct {
 	// Broker is the socket that the environment names, or empty; ID is the name of
 	// this collector there.
 	Broker, ID string
+	// Listen tells which kernel events a daemon that is started now would have.
+	Listen func() kernel.Status
 	// Faults are what is wrong with the configuration, as it is seen from here.
 	Faults []string
 	// KeepBytes is how large the store may get; 0 is no bound.
@@ -78,6 +81,7 @@ func Examine(ctx context.Context, c Config) Report {
 	r := Report{Status: Pass, Version: c.Version, AsOf: time.Now()}
 	checks := []Check{e.daemon(), e.configuration()}
 	checks = append(checks, e.host()...)
+	checks = append(checks, e.kernelEvents())
 	checks = append(checks, e.clock(r.AsOf), e.files(), e.store(), e.disk(), e.socket(), e.agent(ctx))
 	for _, check := range checks {
 		if check.Status == "" {

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"daemoneye.dev/procmond/collect/kernel"
 	"daemoneye.dev/procmond/supervisor/control"
 )
 
@@ -197,7 +198,7 @@ func TestAgent(t *testing.T) {
 }
 
 func TestExamineThisHost(t *testing.T) {
-	r := Examine(t.Context(), Config{Self: os.Getpid(), Proc: "/proc", Sys: "/sys", Database: filepath.Join(t.TempDir(), "p.db")})
+	r := Examine(t.Context(), Config{Self: os.Getpid(), Proc: "/proc", Sys: "/sys", Listen: func() kernel.Status { return kernel.Status{Source: "ebpf"} }, Database: filepath.Join(t.TempDir(), "p.db")})
 	worst := Pass
 	for _, c := range r.Checks {
 		want(t, c, c.Status, "")

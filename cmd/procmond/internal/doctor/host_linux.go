@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -13,7 +14,7 @@ import (
 
 // host are the checks that only Linux has.
 func (e *examiner) host() []Check {
-	return []Check{e.kernel(), e.kernelEvents(), e.rights(), e.ownRights(), e.hidepid(), e.pids(), e.memory()}
+	return []Check{e.kernel(), e.rights(), e.ownRights(), e.hidepid(), e.pids(), e.memory()}
 }
 
 // read is a file of the process file system or of sysfs, without the newline at
@@ -47,40 +48,26 @@ func version(release string) (major, minor int, ok bool) {
 	return major, minor, err == nil && n == 2
 }
 
-// kernelEvents says what the kernel would allow beyond snapshots. Nothing of it is
-// missing to this version, so it always passes.
-func (e *examiner) kernelEvents() Check {
-	major, minor, _ := version(read(e.Proc, "sys/kernel/osrelease"))
-	caps := e.capabilities(e.pid)
-	has := func(name string, ok bool) string {
-		if ok {
-			return name + " yes"
-		}
-		return name + " no"
-	}
-	_, err := os.Stat(filepath.Join(e.Sys, "kernel/btf/vmlinux"))
-	facts := []string{
-		has("BTF", err == nil),
-		has("CAP_BPF and CAP_PERFMON", caps.has(unix.CAP_BPF) && caps.has(unix.CAP_PERFMON) || caps.has(unix.CAP_SYS_ADMIN)),
-		has("task iterators (6.7)", major > 6 || major == 6 && minor >= 7),
-		has("process connector", strings.Contains(read(e.Proc, "net/connector"), "cn_proc")),
-		has("CAP_NET_ADMIN", caps.has(unix.CAP_NET_ADMIN)),
-	}
-	if lockdown := read(e.Sys, "kernel/security/lockdown"); lockdown != "" {
-		facts = append(facts, "lockdown "+lockdown)
-	}
-	return Check{Name: "kernel events", Status: Pass, Finding: strings.Join(facts, ", ") + ". This version takes snapshots and needs none of it."}
-}
-
 // capabilities is a set of capabilities(7).
 type capabilities uint64
 
 func (c capabilities) has(bit int) bool { return c&(1<<bit) != 0 }
 
-// capabilities are the effective ones of a process, none if they can not be read.
+// capabilities are the effective ones of a process towards the host: none if they can
+// not be read, or hold in a user namespace alone.
 func (e *examiner) capabilities(pid int) capabilities {
+	if e.mapped(pid) {
+		return 0
+	}
 	mask, _ := strconv.ParseUint(field(read(e.Proc, strconv.Itoa(pid), "status"), "CapEff:"), 16, 64)
 	return capabilities(mask)
+}
+
+// mapped reports whether a process is in a user namespace other than the host's, as far
+// as can be seen: that one has every user id, as it is.
+func (e *examiner) mapped(pid int) bool {
+	ids := strings.Fields(read(e.Proc, strconv.Itoa(pid), "uid_map"))
+	return len(ids) > 0 && !slices.Equal(ids, []string{"0", "0", "4294967295"})
 }
 
 // field is the rest of the line that begins with name.
@@ -119,6 +106,10 @@ func (e *examiner) rights() Check {
 		c.Finding = fmt.Sprintf("%s has user id %s and lacks %s.", e.subject, uid, strings.Join(lacks, ", "))
 		c.Cost = capital(strings.Join(costs, "; ")) + "."
 		c.Mend = "Run it as root or by the unit: procmond service print --systemd | sudo tee /etc/systemd/system/procmond.service"
+		if e.mapped(e.pid) {
+			c.Finding = fmt.Sprintf("%s has user id %s of a user namespace: no capability that it has there counts on the host.", e.subject, uid)
+			c.Mend = "Run it outside of the user namespace: as root of the host, in a container that is not rootless, in a unit PrivateUsers=no"
+		}
 	}
 	return c
 }
@@ -161,16 +152,18 @@ func (e *examiner) hidepid() Check {
 	c.Finding = "/proc shows every process (hidepid=" + orOff(hides) + ")."
 	if _, subset := options["subset"]; subset {
 		c.Status, c.Finding = Fail, "/proc is mounted with subset=pid."
-		c.Cost, c.Mend = "The host's facts can not be read: procmond does not start.", "mount -o remount,subset= /proc; in a unit ProcSubset=all"
+		c.Cost, c.Mend = "The host's facts can not be read: procmond does not start.", "mount -t proc proc /proc; in a unit ProcSubset=all"
 		return c
 	}
 	if hides == "" || hides == "0" || hides == "off" {
+		e.namespace(&c)
 		return c
 	}
 	c.Finding = "/proc is mounted with hidepid=" + hides + "."
 	byGroup := e.inGroup(options["gid"]) && hides != "4" && hides != "ptraceable"
 	if byGroup || e.capabilities(e.pid).has(unix.CAP_SYS_PTRACE) {
 		c.Finding += " " + e.subject + " sees everything all the same."
+		e.namespace(&c)
 		return c
 	}
 	c.Status, c.Cost = Fail, "Processes of other users are not seen at all."
@@ -179,6 +172,21 @@ func (e *examiner) hidepid() Check {
 	}
 	c.Mend = "mount -o remount,hidepid=0 /proc; in a unit ProtectProc=default; or run it with CAP_SYS_PTRACE"
 	return c
+}
+
+// hostPIDs is the host's PID namespace, by the inode that kernels have given it since 3.8.
+const hostPIDs = "pid:[4026531836]"
+
+// namespace notes that not even a /proc that hides nothing shows the host.
+func (e *examiner) namespace(c *Check) {
+	space, err := os.Readlink(filepath.Join(e.Proc, strconv.Itoa(e.pid), "ns/pid"))
+	if err != nil || space == hostPIDs {
+		return
+	}
+	c.Status = Note
+	c.Finding += " But this is a PID namespace, " + space + ", and not the host."
+	c.Cost = "Only the processes of this container are seen."
+	c.Mend = "docker run --pid=host, in a pod hostPID: true, in a unit PrivatePIDs=no; if the container is meant, nothing"
 }
 
 func orOff(s string) string {

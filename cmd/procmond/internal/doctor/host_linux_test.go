@@ -39,21 +39,34 @@ func TestKernel(t *testing.T) {
 	want(t, fixture(t, nil).kernel(), Note, "")
 }
 
-func TestKernelEvents(t *testing.T) {
-	e := fixture(t, map[string]string{
-		"proc/sys/kernel/osrelease": "6.7.0", "proc/7/status": allCaps, "sys/kernel/btf/vmlinux": "x",
-		"proc/net/connector": "Name            ID\ncn_proc         1:1", "sys/kernel/security/lockdown": "none [integrity]",
-	})
-	want(t, e.kernelEvents(), Pass, "BTF yes, CAP_BPF and CAP_PERFMON yes, task iterators (6.7) yes, process connector yes, CAP_NET_ADMIN yes, lockdown none [integrity].")
-	e = fixture(t, map[string]string{"proc/sys/kernel/osrelease": "6.6.99", "proc/7/status": noCaps})
-	want(t, e.kernelEvents(), Pass, "BTF no, CAP_BPF and CAP_PERFMON no, task iterators (6.7) no, process connector no, CAP_NET_ADMIN no.")
-}
-
 func TestRights(t *testing.T) {
 	want(t, fixture(t, map[string]string{"proc/7/status": allCaps}).rights(), Pass, "user id 0 and may see everything")
 	want(t, fixture(t, map[string]string{"proc/7/status": noCaps}).rights(), Note, "user id 1000 and lacks CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH")
 	want(t, fixture(t, map[string]string{"proc/7/status": ptrace}).rights(), Note, "lacks CAP_DAC_READ_SEARCH")
 	want(t, fixture(t, map[string]string{"proc/8/status": ptrace}).ownRights(), Pass, "You have user id 990 and CAP_SYS_PTRACE.")
+}
+
+// Root of a user namespace is nobody to the host.
+func TestRightsInUserNamespace(t *testing.T) {
+	files := map[string]string{
+		"proc/7/status": allCaps, "proc/7/uid_map": "         0      65534          1",
+		"proc/7/mountinfo": procLine + ",hidepid=2",
+	}
+	want(t, fixture(t, files).rights(), Note, "user id 0 of a user namespace")
+	want(t, fixture(t, files).hidepid(), Fail, "hidepid=2")
+	files["proc/7/uid_map"] = "         0          0 4294967295"
+	want(t, fixture(t, files).rights(), Pass, "may see everything")
+	want(t, fixture(t, files).hidepid(), Pass, "sees everything all the same")
+}
+
+func TestPIDNamespace(t *testing.T) {
+	for space, status := range map[string]Status{"pid:[4026531836]": Pass, "pid:[4026532001]": Note} {
+		e := fixture(t, map[string]string{"proc/7/mountinfo": procLine, "proc/7/ns/.keep": ""})
+		if err := os.Symlink(space, filepath.Join(e.Proc, "7/ns/pid")); err != nil {
+			t.Fatal(err)
+		}
+		want(t, e.hidepid(), status, "hidepid=off")
+	}
 }
 
 func TestHidepid(t *testing.T) {

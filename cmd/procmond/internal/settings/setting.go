@@ -60,7 +60,8 @@ type Values struct {
 	MinProcessLifetime time.Duration
 	MemoryThreshold    float64 // percent
 	CPUThreshold       float64 // points of one core
-	EventDriven        string  // "auto" or "off"
+	EventDriven        string  // "auto", "ebpf", "connector" or "off"
+	EventBuffer        uint64  // bytes
 	Snapshots          string  // SnapshotsAuto, or the name of a source
 	ComputeHashes      bool
 	HashMaxSize        uint64 // bytes

@@ -32,7 +32,7 @@ func TestDefaults(t *testing.T) {
 	}
 	want := Values{
 		LogLevel: logrus.InfoLevel, LogFormat: "auto", Interval: 30 * time.Second, MemoryThreshold: 50, CPUThreshold: 50,
-		EventDriven: "auto", HashMaxSize: 512 << 20, HashRate: 32 << 20,
+		EventDriven: "auto", EventBuffer: 8 << 20, HashMaxSize: 512 << 20, HashRate: 32 << 20,
 		Snapshots: "auto", RetentionAge: 72 * time.Hour, RetentionBytes: 1 << 30, Watchdog: time.Minute,
 		ID: "procmond", BeginTimeout: time.Minute, MaxBacklog: 512 << 20, DeliverFrom: "oldest", MaxEventsInFlight: 1000,
 	}
@@ -258,7 +258,7 @@ func TestValues(t *testing.T) {
 		{"watchdog", "5", ""},
 		{"exclude", "pid:1", "pid:1"},
 		{"exclude", "nobody:1", ""},
-		{"event-driven", "ebpf", ""},
+		{"event-driven", "netlink", ""},
 		{"snapshots", "ebpf", ""},
 	} {
 		var s *Setting

@@ -170,10 +170,17 @@ func collectionSettings() []Setting {
 func sourceSettings() []Setting {
 	return []Setting{
 		{
-			Name: "event-driven", Placeholder: "SOURCE", Default: "auto", Choices: []string{"auto", "off"},
-			Help:  "Source of events between snapshots. This version has none: auto and off both take snapshots only.",
+			Name: "event-driven", Placeholder: "SOURCE", Default: "auto", Choices: []string{"auto", "ebpf", "connector", "off"},
+			Help: "Source of events between snapshots, so that no process is missed, however short it lives (Linux): ebpf needs CAP_BPF and CAP_PERFMON," +
+				" connector is the kernel's process connector. auto takes the first that the host lets, off none.",
 			parse: one(func(v *Values, s string) error { v.EventDriven = s; return nil }),
 			show:  func(v *Values) string { return v.EventDriven },
+		},
+		{
+			Name: "event-buffer", Placeholder: "SIZE", Default: "8MiB", Limits: "a size from 1MiB to 256MiB",
+			Help:  "Memory in which the kernel keeps events until procmond has read them. Events that find no room are lost, and a loss event says so.",
+			parse: one(parseSizeBetween(1<<20, 256<<20, func(v *Values) *uint64 { return &v.EventBuffer })),
+			show:  func(v *Values) string { return fmt.Sprint(v.EventBuffer) },
 		},
 		{
 			Name: "snapshots", Placeholder: "SOURCE", Default: SnapshotsAuto, Choices: []string{SnapshotsAuto, SnapshotsProcfs, SnapshotsPortable},
