@@ -30,7 +30,7 @@ fuzz time="30s":
         done
     done
 
-# The benchmarks of docs/performance.md.
+# The benchmarks of docs/performance.md; .ci/bench says which tools they compare with.
 bench:
     .ci/bench
 
@@ -51,6 +51,10 @@ build:
 # The end-to-end tests of agent and collector in their long form: `just e2e 50`.
 e2e n="50":
     PROCMOND_E2E_ROUNDS={{ n }} go test -count=1 -timeout 120m -run 'TestStreamIsTheStore|TestFullStream|TestBegins|TestAgentStarts' -v ./cmd/daemoneye-agent
+
+# Storms of processes in their long form: 20,000 programs, 100,000 forks.
+storms:
+    PROCMOND_KERNEL_STORM=1 go test -count=1 -timeout 30m -run "Storm|EveryProgram" -v ./collect/kernel ./cmd/procmond ./cmd/daemoneye-agent
 
 # The kill test in its long form: `just kills 200`.
 kills n="200":
