@@ -95,8 +95,8 @@ type Config struct {
 	// OnTransition is called by the actor after each transition that it caused,
 	// before it goes on. Nil: nobody is told.
 	OnTransition func(fsm.Transition)
-	// Trim is called by the actor after the first cycle, and after a later one when many
-	// events were made since: good times to give memory back. Nil: nobody is told.
+	// Trim is called by the actor before and after the first cycle, and after a later one
+	// when many events were made since: good times to give memory back. Nil: nobody is told.
 	Trim         func()
 	Progress     Progress      // nil: nobody is told
 	ScanDeadline time.Duration // 0: DefaultScanDeadline

@@ -40,6 +40,9 @@ func (c *Collector) newJob(probes []int32, cancel context.CancelFunc) *job {
 
 // startScan begins a cycle.
 func (c *Collector) startScan(ctx context.Context) {
+	if c.scanBegan.IsZero() {
+		c.cfg.Trim() // opening the store and the kernel's programs is over, the first snapshot needs room
+	}
 	c.nextScan = time.Now().Add(c.run.interval.Current)
 	c.scanBegan = time.Now()
 	c.startJob(ctx, nil)

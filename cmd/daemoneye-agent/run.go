@@ -24,6 +24,7 @@ import (
 	"daemoneye.dev/procmond/bus/agent/warden"
 	"daemoneye.dev/procmond/bus/rpc"
 	"daemoneye.dev/procmond/cmd/internal/cli"
+	"daemoneye.dev/procmond/cmd/internal/timerslack"
 	"daemoneye.dev/procmond/supervisor/tree"
 )
 
@@ -59,6 +60,9 @@ func (c *runCommand) run(ctx context.Context, p invocation) error {
 	defer queue.Close()
 	r := &agentRun{invocation: p, options: o, log: logrus.NewEntry(logger), queue: queue}
 	r.limitGarbage()
+	if err := timerslack.Allow(timerslack.Usual); err != nil {
+		r.log.WithError(err).Debug("Sleeps stay more exact than they need be")
+	}
 	if err := r.findPlaces(); err != nil {
 		return err
 	}

@@ -192,7 +192,7 @@ func TestForkStorm(t *testing.T) {
 	}
 	after := d.rss()
 	t.Logf("%.0f MB before, %.0f at the end of the storm, %.0f after it", before, most, after)
-	if after > 1.5*before+10 {
+	if after > 1.5*before+10 && !raceEnabled { // the detector keeps its shadow of what was given back
 		t.Errorf("%.0f MB are left of a storm, there were %.0f", after, before)
 	}
 	if code := d.stop(); code != 0 {

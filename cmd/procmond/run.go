@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"daemoneye.dev/procmond/cmd/internal/cli"
+	"daemoneye.dev/procmond/cmd/internal/timerslack"
 
 	"github.com/alecthomas/kong"
 	"github.com/sirupsen/logrus"
@@ -64,6 +65,9 @@ type daemonRun struct {
 	// onTerminal says that a terminal showed the events when the run began.
 	onTerminal bool
 	last       *lastWords
+	// Both are trimMemory's, which one goroutine at a time calls.
+	trimmed bool
+	ballast []byte // for the garbage collector
 }
 
 func (c *runCommand) run(ctx context.Context, p invocation) error {
@@ -84,6 +88,9 @@ func (c *runCommand) run(ctx context.Context, p invocation) error {
 	defer d.flush()
 	if err := d.prepare(warnings); err != nil {
 		return err
+	}
+	if err := timerslack.Allow(timerslack.Usual); err != nil {
+		d.log.WithError(err).Debug("Sleeps stay more exact than they need be")
 	}
 	return d.serve(ctx)
 }
