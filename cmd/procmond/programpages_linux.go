@@ -83,3 +83,13 @@ func isOwnPages(line []byte) bool {
 	}
 	return false
 }
+
+// dropZeros takes whole pages that hold nothing but zeros out of memory: the kernel
+// gives them back as zeros when they are used (madvise(2), MADV_DONTNEED, of private
+// anonymous memory).
+func dropZeros(pages []byte) error {
+	if err := unix.Madvise(pages, unix.MADV_DONTNEED); err != nil {
+		return fmt.Errorf("drop pages of zeros: %w", err)
+	}
+	return nil
+}
