@@ -92,7 +92,7 @@ func TestReuseOfAPIDIsAStopAndAStart(t *testing.T) {
 			t.Error("two processes have one id")
 		}
 		stop := w.store.kept()[2]
-		if stop.NotBefore.IsZero() || stop.NotBefore.After(stop.Time) || stop.Process.Exe == "" {
+		if stop.NotBefore.IsZero() || stop.NotBefore.After(stop.Time) || stop.Process.Exe == "" || !stop.Process.Missing.Gone.Has(event.FieldExit) {
 			t.Errorf("stop %+v", stop)
 		}
 	})

@@ -218,7 +218,7 @@ func (h *hearing) execed(r *kernel.Record) {
 		return
 	}
 	now := h.withImage(e.present(), r)
-	e.flags |= flagTouched
+	e.flags |= flagTouched | flagMemoryUnknown
 	e.note(flagReread, e.has(flagReread) || r.At <= h.heard.base) // the scan may have seen what is later
 	h.heard.execs[e.pid] = e.ticks
 	e.noteReadable(now)
@@ -299,9 +299,7 @@ func (h *hearing) exited(r *kernel.Record) {
 	}
 	switch {
 	case e.has(flagReported):
-		stop := h.stopEvent(e, &p)
-		stop.Exit = r.Exit
-		h.tell(stop)
+		h.tell(h.stopEvent(e, &p, r.Exit))
 	case e.has(flagHeld) && !e.has(flagExcluded):
 		u := h.endHeld(e, &p, r.Exit)
 		for _, ev := range u.events {

@@ -119,6 +119,8 @@ func (h *hearing) withImage(old *event.Process, r *kernel.Record) *event.Process
 	if h.redactor != nil {
 		p.Args = h.redactor.Redact(p.Args)
 	}
+	p.RSS = 0 // what a scan has measured was the memory of the old image
+	p.Missing.Unsupported = p.Missing.Unsupported.With(event.FieldRSS)
 	p.Hash = event.Hash{}
 	if h.hashes {
 		p.Hash.Status = event.HashPending

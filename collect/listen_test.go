@@ -486,6 +486,32 @@ func TestGroupOfAnExec(t *testing.T) {
 	})
 }
 
+// TestMemoryAfterAnExec: what a scan has measured was of the image before.
+func TestMemoryAfterAnExec(t *testing.T) {
+	listening(t, nil, func(t *testing.T, w *world) {
+		w.kernel.fork(1, 7)
+		w.host.with(func() { w.host.procs[7].record.RSS = 500 << 20 })
+		pass(DefaultInterval)
+		w.kernel.exec(7, "/bin/a")
+		told()
+		if p := w.lastOf(event.KindExec).Process; p.RSS != 0 || !p.Missing.Unsupported.Has(event.FieldRSS) {
+			t.Errorf("the exec says %d bytes, missing %+v", p.RSS, p.Missing)
+		}
+		w.host.with(func() { w.host.procs[7].record.RSS = 1 << 20 })
+		pass(DefaultInterval)
+		for _, e := range w.store.kept() {
+			if e.Kind == event.KindModify && slices.ContainsFunc(e.Changes, func(c event.Change) bool { return c.Field == event.FieldRSS }) {
+				t.Errorf("the memory of another image passes for a change: %+v", e.Changes)
+			}
+		}
+		w.kernel.exit(7, 0)
+		told()
+		if p := w.lastOf(event.KindStop).Process; p.RSS != 0 && p.RSS != 1<<20 {
+			t.Errorf("the stop says %d bytes", p.RSS)
+		}
+	})
+}
+
 // TestEnvironmentAfterAnExec: the kernel does not tell of the new one. Until it is read
 // the one before is not passed for it.
 func TestEnvironmentAfterAnExec(t *testing.T) {

@@ -132,8 +132,13 @@ func (r *report) startEvent(p *event.Process, began time.Duration) *event.Event 
 	return e
 }
 
-func (r *report) stopEvent(e *entry, p *event.Process) *event.Event {
+// stopEvent reports an end. exit is nil if nobody has told how: the process is gone, and
+// can not be asked.
+func (r *report) stopEvent(e *entry, p *event.Process, exit *event.Exit) *event.Event {
 	stop := r.newEvent(event.KindStop, r.source(), p)
+	if stop.Exit = exit; exit == nil && !stop.Process.Missing.Absent().Has(event.FieldExit) {
+		stop.Process.Missing.Gone = stop.Process.Missing.Gone.With(event.FieldExit)
+	}
 	if r.told.IsZero() {
 		stop.NotBefore = e.seenAt()
 	}
@@ -147,7 +152,7 @@ func (r *report) stopGone(e *entry) {
 	case e.has(flagReported) && e.has(flagEnded): // its stop was reported
 		r.units = append(r.units, unit{remove: e.process.ID})
 	case e.has(flagReported):
-		r.units = append(r.units, unit{events: []*event.Event{r.stopEvent(e, e.process)}, remove: e.process.ID})
+		r.units = append(r.units, unit{events: []*event.Event{r.stopEvent(e, e.process, nil)}, remove: e.process.ID})
 	case e.has(flagHeld) && !e.has(flagExcluded):
 		if u := r.endHeld(e, e.process, nil); len(u.events) > 0 {
 			r.units = append(r.units, u)
@@ -167,8 +172,7 @@ func (r *report) endHeld(e *entry, p *event.Process, exit *event.Exit) unit {
 	}
 	began := *e.process
 	began.ParentID, began.Missing = p.ParentID, p.Missing
-	stop := r.stopEvent(e, p)
-	stop.Exit = exit
+	stop := r.stopEvent(e, p, exit)
 	return unit{events: []*event.Event{r.startEvent(&began, e.start), stop}}
 }
 
@@ -181,9 +185,7 @@ func (r *report) stopZombie(e *entry, o *Observation) {
 	p.CPU = max(used, o.CPU)
 	switch {
 	case e.has(flagReported):
-		stop := r.stopEvent(e, &p)
-		stop.Exit = o.Exit
-		r.units = append(r.units, unit{events: []*event.Event{stop}, put: &p})
+		r.units = append(r.units, unit{events: []*event.Event{r.stopEvent(e, &p, o.Exit)}, put: &p})
 	case e.has(flagHeld) && !e.has(flagExcluded):
 		u := r.endHeld(e, &p, o.Exit)
 		u.put = &p

@@ -181,6 +181,7 @@ func TestTextGolden(t *testing.T) {
 		"\u009b31m":                `\xc2\x9b31m`,
 		"\u202egnp.exe":            `\xe2\x80\xaegnp.exe`,
 		"\u2028":                   `\xe2\x80\xa8`,
+		"ss\u200bhd\u00ad":         `ss\xe2\x80\x8bhd\xc2\xad`,
 		"\uFFFD":                   "\uFFFD",
 		"cut \xe6\x97":             `cut \xe6\x97`,
 		"\xed\xa0\x80":             `\xed\xa0\x80`,

@@ -45,10 +45,10 @@ func appendText(dst []byte, s string) []byte {
 }
 
 // deceptive reports whether a character does something else to a terminal or
-// a page than stand there: controls, line separators, and the marks that change
-// the direction of the text around them.
+// a page than stand there: controls, line separators, the marks that change the
+// direction of the text around them, and characters that are not seen at all.
 func deceptive(r rune) bool {
-	return unicode.IsControl(r) || r == '\u2028' || r == '\u2029' || unicode.Is(unicode.Bidi_Control, r)
+	return unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp)
 }
 
 const hexDigits = "0123456789abcdef"
