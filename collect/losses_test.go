@@ -300,6 +300,11 @@ func TestLongOutage(t *testing.T) {
 		if got := w.handle.Status().Totals.Lost; got != (Lost{Forks: 50}) {
 			t.Errorf("lost %+v", got)
 		}
+		for _, e := range w.store.kept() {
+			if e.Loss != nil && e.Loss.Cause == event.LossStore && strings.Contains(e.Loss.Hint, "not seen") {
+				t.Errorf("what the kernel kept was seen: %s", e.Loss.Hint)
+			}
+		}
 		w.sameAsHost()
 	})
 }

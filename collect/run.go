@@ -164,10 +164,19 @@ func (c *Collector) opening(stored *event.Table) []*event.Event {
 		}
 		events = append(events, c.lossEvent(event.Loss{
 			Cause: event.LossStore, From: from, To: now,
-			Hint: "The database took nothing (" + c.run.outage.last + "). Processes that started and ended meanwhile were not seen.",
+			Hint: "The database took nothing (" + c.run.outage.last + "). " + c.unseenInOutage(),
 		}))
 	}
 	return events
+}
+
+// unseenInOutage says in a hint what an outage of the store has cost. The source of
+// events keeps what it has room for.
+func (c *Collector) unseenInOutage() string {
+	if c.run.heard.began != 0 {
+		return "What the kernel told meanwhile follows; if it had no room for all of it, another loss says so. No snapshots were taken."
+	}
+	return "Processes that started and ended meanwhile were not seen."
 }
 
 // runEvents are the first of a run.
