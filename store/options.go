@@ -24,8 +24,6 @@ func readWriteOptions(fs vfs.FS, lock *pebble.Lock, memTable uint64, logger pebb
 	o := baseOptions(fs, logger, listener)
 	o.Lock = lock
 	o.MemTableSize = memTable
-	// Space of removed events comes back without waiting for more writes.
-	o.FlushDelayDeleteRange = flushDelay
 	scheduler := new(compactions)
 	o.Experimental.CompactionScheduler = scheduler
 	o.EventListener = scheduler.listen(listener)

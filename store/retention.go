@@ -167,6 +167,30 @@ func (n *session) floorBySize(limit uint64) (uint64, error) {
 	return floor + uint64(keep), failed
 }
 
+func (s *Store) owesSpace() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.session != nil && s.session.owesSpace()
+}
+
+// giveSpaceBack flushes the memory that says which events were removed: until then they
+// are in their tables. Pebble would do so by itself (Options.FlushDelayDeleteRange), at
+// any time: between the failure of a write and the end of the database, which it does not
+// survive. Here no write is on its way.
+func (s *Store) giveSpaceBack(ctx context.Context) error {
+	n, err := s.writer(ctx)
+	if err != nil {
+		return err
+	}
+	defer s.release()
+	if !n.owesSpace() {
+		return nil // the database is another one by now
+	}
+	n.removed.Store(0)
+	_, err = n.db.AsyncFlush()
+	return err
+}
+
 // removeBelow removes the events below floor, and what the time index says of them.
 func (s *Store) removeBelow(n *session, floor uint64, minutes []minute) error {
 	w := n.newWrite()
@@ -186,6 +210,7 @@ func (s *Store) removeBelow(n *session, floor uint64, minutes []minute) error {
 }
 
 func (w *write) raiseFloor(floor uint64, minutes []minute) error {
+	w.noteRemoved()
 	must(w.batch.DeleteRange(eventKey(w.floor), eventKey(floor), nil))
 	must(w.batch.Set([]byte(metaFloor), number(floor), nil))
 	trimMinutes(w.batch, minutes, floor)

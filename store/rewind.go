@@ -114,6 +114,7 @@ func (s *Store) beginEpoch(n *session) error {
 	must(b.Set([]byte(metaStream), stream{name: n.stream.name}.record(), nil))
 	epoch := n.ident.epoch()
 	must(b.Set([]byte(metaEpoch), epoch[:], nil))
+	n.noteRemoved()
 	if err := n.apply(b); err != nil {
 		return fmt.Errorf("begin new epoch of store %s: %w", s.conf.Dir, err)
 	}

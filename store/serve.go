@@ -11,8 +11,9 @@ import (
 // How often Serve looks, and how long it lets things take.
 const (
 	maintainEvery = 5 * time.Second
-	// flushDelay is how long removed events may keep their space. Pebble has no
-	// timer for anything else, so an idle store writes nothing.
+	// flushDelay is how long removed events keep their space at least; it comes back
+	// though nothing else is written. There is no timer for anything else, so an idle
+	// store writes nothing.
 	flushDelay      = 10 * time.Second
 	readersPatience = 5 * time.Second  // of one try to reopen, with readers
 	closeDeadline   = 30 * time.Second // for Pebble to close
@@ -71,6 +72,11 @@ func (s *Store) maintain(ctx context.Context) {
 	s.makeBallast()
 	v.release()
 	s.measure()
+	if s.owesSpace() {
+		if err := s.giveSpaceBack(ctx); err != nil && ctx.Err() == nil && !errors.Is(err, ErrUnavailable) {
+			s.conf.Log.WithError(err).Error("can't give back the space of removed events")
+		}
+	}
 	if err := s.retain(ctx); err != nil && ctx.Err() == nil && !errors.Is(err, ErrUnavailable) {
 		s.conf.Log.WithError(err).Error("can't remove old events")
 	}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -35,11 +37,26 @@ type session struct {
 	// because the last time it found little; 0 if it found enough.
 	patience uint64
 
+	// removed is when events were removed of which the space is not given back, Unix
+	// nanoseconds, 0: none were. Set by writes; Serve looks without waiting for them.
+	removed atomic.Int64
+
 	frozen *snapshot    // what views show while events are being shed, else nil
 	gate   sync.RWMutex // guards frozen
 
 	buf []byte // for encoding
 	key []byte
+}
+
+// noteRemoved notes that a write removes events.
+func (n *session) noteRemoved() {
+	n.removed.CompareAndSwap(0, time.Now().UnixNano())
+}
+
+// owesSpace reports whether removed events have kept their space for long enough.
+func (n *session) owesSpace() bool {
+	removed := n.removed.Load()
+	return removed != 0 && time.Since(time.Unix(0, removed)) >= flushDelay
 }
 
 // newSession reads what is to be known of an open database. It does not own db

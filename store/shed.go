@@ -289,6 +289,7 @@ func (w *write) shed(p *shedding, loss *event.Event) error {
 
 // delete removes the events of a plan, and writes those spared again.
 func (w *write) delete(p *shedding) error {
+	w.noteRemoved()
 	must(w.batch.DeleteRange(eventKey(p.from), eventKey(p.to+1), nil))
 	if !p.spare {
 		return nil
