@@ -26,6 +26,7 @@ type fakeKernel struct {
 	quiet    bool          // what happens is not told, and not counted as lost
 	lose     bool          // what happens is lost, and counted
 	lost     kernel.Lost   // since the last Read
+	since    time.Duration // of lost, if it is older than that
 	note     string        // for the next Read
 	began    time.Duration
 	absent   bool          // there is no source
@@ -206,8 +207,8 @@ func (k *fakeKernel) Read(b *kernel.Batch) {
 	k.reads++
 	k.awaited = false
 	now := k.now()
-	*b = kernel.Batch{Records: b.Records[:0], Now: now, Lost: k.lost, Note: k.note}
-	k.lost, k.note = kernel.Lost{}, ""
+	*b = kernel.Batch{Records: b.Records[:0], Now: now, Lost: k.lost, LostSince: k.since, Note: k.note}
+	k.lost, k.since, k.note = kernel.Lost{}, 0, ""
 	if k.absent {
 		k.records = nil
 		return

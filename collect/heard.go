@@ -96,10 +96,14 @@ func (h *heard) takeUntil(then time.Duration) {
 	h.order.Add(all[n:], then)
 }
 
-// lose notes losses that were told now. They can be as old as the last reading.
+// lose notes losses that were told now. They can be as old as the last reading, or as
+// the source says.
 func (h *heard) lose(lost kernel.Lost, now time.Time) {
 	from := now
-	if h.through > 0 {
+	switch since := h.batch.LostSince; {
+	case since > 0 && (h.through == 0 || since < h.through):
+		from = h.zero.Add(since)
+	case h.through > 0:
 		from = h.zero.Add(h.through)
 	}
 	h.through, h.doubt = h.batch.Through, now

@@ -77,6 +77,21 @@ func TestLossOfNobodyKnowsHowMuch(t *testing.T) {
 	})
 }
 
+// A source that had gone deaf says since when.
+func TestLossThatWasNoticedLate(t *testing.T) {
+	listening(t, nil, func(t *testing.T, w *world) {
+		pass(time.Minute)
+		deaf := time.Now().Add(-12 * time.Second)
+		w.kernel.with(func() {
+			w.kernel.lost, w.kernel.since = kernel.Lost{Unknown: true}, w.kernel.now()-12*time.Second
+		})
+		pass(6 * time.Second)
+		if l := w.lastOf(event.KindLoss).Loss; l.From.Sub(deaf).Abs() > 10*time.Millisecond {
+			t.Errorf("loss from %v, want %v", l.From, deaf)
+		}
+	})
+}
+
 // Losses that go on make no more scans than one in 5 s, each with one event.
 func TestLossesDoNotMakeScansWithoutEnd(t *testing.T) {
 	listening(t, nil, func(t *testing.T, w *world) {

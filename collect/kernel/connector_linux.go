@@ -81,6 +81,7 @@ func openConnection(c Config, h connectorHost) (*connectorSource, error) {
 		s.short = fmt.Sprintf("the kernel queues %d KiB for it and not %d: grant CAP_NET_ADMIN, or raise net.core.rmem_max", conn.received>>10, size>>10)
 	}
 	s.sequences.note(&conn.first)
+	s.pulse.hear(time.Now(), conn.first.at)
 	s.start()
 	return s, nil
 }
@@ -97,6 +98,7 @@ type connectorSource struct {
 	// The worker's: there is one at a time, which goes on where another one was left.
 	tracker   *tracker
 	sequences sequences
+	pulse     pulse
 	messages  [batchSize]message
 	got, done int  // messages that were received, and those of them that were seen to
 	overflow  bool // the kernel said that it dropped some, and no gap has shown them yet
@@ -111,6 +113,7 @@ type connectorSource struct {
 	through time.Duration
 	failed  error
 	open    bool
+	unsure  string // why nobody knows whether it still hears; "" if that is known
 }
 
 // listen makes a source of a wire and a /proc; start begins.
@@ -129,6 +132,7 @@ func listen(w wire, proc string) (*connectorSource, error) {
 	}
 	return &connectorSource{
 		wire: w, tracker: newTracker(files, clock), open: true, through: now,
+		pulse:   pulse{silence: maxSilence, every: signEvery, heard: time.Now(), at: uint64(clock.monotonic())},
 		filling: make(chan struct{}, 1), closed: make(chan struct{}),
 	}, nil
 }
@@ -192,10 +196,14 @@ func (s *connectorSource) receive() error {
 	case errors.Is(err, unix.ENOBUFS):
 		s.overflow = true
 		s.tracker.doubt()
+		s.pulse.hear(time.Now(), uint64(s.tracker.clock.monotonic()))
 	case errors.Is(err, unix.EAGAIN):
 		return s.rest()
 	case !errors.Is(err, unix.EINTR):
 		return fmt.Errorf("receive process events: %w", err)
+	}
+	if n > 0 {
+		s.pulse.hear(time.Now(), s.messages[n-1].at)
 	}
 	for i := range s.messages[:n] {
 		if s.sequences.note(&s.messages[i]) {
@@ -218,8 +226,13 @@ func (s *connectorSource) rest() error {
 	}
 	s.tracker.sweep()
 	s.priority.check()
+	wait, deaf := s.pulse.check(time.Now(), s.wire.sign)
+	if deaf {
+		s.wire.dismissed()
+		return &Deaf{Source: string(ModeConnector), Heard: s.tracker.clock.boot(s.pulse.at), Signs: s.pulse.signs}
+	}
 	s.setResting(true)
-	err := s.wire.wait(true)
+	err := s.wire.wait(true, wait)
 	s.setResting(false)
 	if err != nil {
 		return err
@@ -231,7 +244,7 @@ func (s *connectorSource) rest() error {
 func (s *connectorSource) setResting(resting bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.resting = resting
+	s.resting, s.unsure = resting, s.pulse.refused
 }
 
 func (s *connectorSource) lose(l Lost) {
@@ -251,7 +264,7 @@ func (s *connectorSource) publish() error {
 	}
 	full := s.enqueue()
 	for full {
-		if err := s.wire.wait(false); err != nil {
+		if err := s.wire.wait(false, forever); err != nil {
 			return err
 		}
 		select {
@@ -378,8 +391,11 @@ func (s *connectorSource) lookThrough(now time.Duration) error {
 
 // Note says in what respect the source is less than it could be.
 func (s *connectorSource) Note() string {
+	s.mu.Lock()
+	unsure := s.unsure
+	s.mu.Unlock()
 	var notes []string
-	for _, note := range []string{s.short, s.priority.said()} {
+	for _, note := range []string{s.short, s.priority.said(), unsure} {
 		if note != "" {
 			notes = append(notes, note)
 		}

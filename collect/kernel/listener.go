@@ -156,10 +156,15 @@ func (l *Listener) lookAtLimits() {
 // fail replaces a source that has failed.
 func (l *Listener) fail(b *Batch, now time.Duration, cause error) {
 	failed := l.Status().Source
+	var deaf *Deaf
+	isDeaf := errors.As(cause, &deaf)
 	cause = errors.Join(cause, l.Close())
 	note := l.replace(now, cause)
 	b.begin(now)
 	b.Lost.Unknown = true
+	if isDeaf {
+		b.LostSince = deaf.Heard
+	}
 	b.Note = fmt.Sprintf("Kernel events from %s have ended (%v). %s", failed, cause, note)
 	if l.source != nil {
 		b.Began, b.Through = l.began, now

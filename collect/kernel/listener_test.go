@@ -4,6 +4,7 @@ package kernel
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -105,6 +106,21 @@ func TestListenerReplacesWhatFails(t *testing.T) {
 	}
 	if after := readOnce(l); after.Lost.Any() || after.Note != "" || after.Began != b.Began || second.asked != 1 {
 		t.Errorf("after: %+v", after)
+	}
+}
+
+// A source that has gone deaf did not know since when it tells nothing.
+func TestListenerReplacesWhatIsDeaf(t *testing.T) {
+	l, first, _ := newFakeListener(ModeAuto)
+	readOnce(l)
+	l.began -= maxRetry
+	first.source.broken, first.refuse = fmt.Errorf("read: %w", &Deaf{Source: "first", Heard: 5, Signs: 4}), errors.New("refused")
+	b := readOnce(l)
+	if !b.Lost.Unknown || b.LostSince != 5 || l.Status().Source != "second" || !strings.Contains(b.Note, "first: the kernel does not tell any more") {
+		t.Errorf("got %+v", b)
+	}
+	if again := readOnce(l); again.LostSince != 0 {
+		t.Errorf("again: %+v", again)
 	}
 }
 

@@ -105,6 +105,9 @@ type Batch struct {
 	// is in this batch or in an earlier one, or is lost, but for what was just on its
 	// way then (see Unsent).
 	Now, Began, Through time.Duration
+	// LostSince is when the oldest of Lost can have happened, if that is before the last
+	// Through: a source that had gone deaf did not know. Else it is 0.
+	LostSince time.Duration
 	// Note is a sentence for people, when the source of the records has changed.
 	Note string
 }

@@ -5,6 +5,7 @@ package kernel
 import (
 	"encoding/binary"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -16,7 +17,11 @@ type script struct {
 	mu    sync.Mutex
 	steps []step // guarded by mu
 	seq   uint32 // guarded by mu
+	deaf  bool   // guarded by mu; signs are not heard
+	signs int    // guarded by mu; that were made
 	wake  chan struct{}
+
+	dismissals atomic.Int32
 }
 
 // step is what one receive returns.
@@ -65,8 +70,15 @@ func (s *script) empty() (bool, error) {
 	return len(s.steps) == 0, nil
 }
 
-func (s *script) wait(bool) error {
-	<-s.wake
+func (s *script) wait(_ bool, most time.Duration) error {
+	if most < 0 {
+		<-s.wake
+		return nil
+	}
+	select {
+	case <-s.wake:
+	case <-time.After(most):
+	}
 	return nil
 }
 
@@ -77,6 +89,27 @@ func (s *script) kick() error {
 	}
 	return nil
 }
+
+// sign is heard, unless the script is deaf.
+func (s *script) sign() error {
+	s.mu.Lock()
+	s.signs++
+	deaf := s.deaf
+	s.mu.Unlock()
+	if !deaf {
+		s.say(happened(whatComm, 1, 1, 1))
+	}
+	return nil
+}
+
+// made is how many signs were.
+func (s *script) made() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.signs
+}
+
+func (s *script) dismissed() { s.dismissals.Add(1) }
 
 func (s *script) Close() error { return nil }
 

@@ -1,6 +1,10 @@
 package kernel
 
-import "strings"
+import (
+	"fmt"
+	"strings"
+	"time"
+)
 
 // Reason is why a source can not be used.
 type Reason uint8
@@ -61,3 +65,18 @@ func (e *Unavailable) Error() string {
 }
 
 func (e *Unavailable) Unwrap() error { return e.Err }
+
+// Deaf is the error of a source that does not hear any more what happens.
+type Deaf struct {
+	Source string
+	// Heard is when it happened what was heard last, since boot: what happened after that
+	// is lost.
+	Heard time.Duration
+	// Signs is how many events were made for it to hear, and were not heard.
+	Signs int
+}
+
+func (e *Deaf) Error() string {
+	return fmt.Sprintf("%s: the kernel does not tell any more, not even of the %d events that the daemon has made for it to tell of; "+
+		"another program may have unsubscribed more often than it had subscribed, which ends it for all", e.Source, e.Signs)
+}

@@ -18,8 +18,13 @@ type wire interface {
 	// receive fills messages with what is there. It never waits: where there is nothing
 	// its error is EAGAIN, where something was lost ENOBUFS.
 	receive(messages []message) (int, error)
-	// wait returns when kick was called and, if it listens, when there is something.
-	wait(listen bool) error
+	// wait returns when kick was called, after that long unless it is forever, and, if it
+	// listens, when there is something.
+	wait(listen bool, most time.Duration) error
+	// sign lets the calling thread do something that the kernel tells of.
+	sign() error
+	// dismissed says that the kernel does not count this listener any more.
+	dismissed()
 	// empty reports whether receive would find nothing. Any goroutine may ask.
 	empty() (bool, error)
 	// kick ends a wait, now or the next one.
@@ -30,6 +35,7 @@ type wire interface {
 const (
 	batchSize  = 32
 	ackTimeout = time.Second
+	forever    = time.Duration(-1)
 )
 
 // connection is a subscribed socket.
@@ -37,6 +43,11 @@ type connection struct {
 	socket, wakeup int     // the second is an eventfd
 	received       int     // the size of the buffer that was got
 	first          message // the acknowledgement
+	send           func(socket int, request []byte) error
+	// counted says that the kernel counts this listener, or that it may: it must be told
+	// once when that is over. Before Linux 6.6 it believes everyone who says so, and tells
+	// nobody once it counts none.
+	counted bool
 
 	headers   [batchSize]unix.Mmsghdr
 	vectors   [batchSize]unix.Iovec
@@ -46,11 +57,16 @@ type connection struct {
 
 // connect subscribes. open makes the socket.
 func connect(open func() (int, error), bytes int) (*connection, error) {
+	return connectVia(open, sendToKernel, bytes)
+}
+
+// connectVia is connect with another way to ask the kernel, of a test.
+func connectVia(open func() (int, error), send func(int, []byte) error, bytes int) (*connection, error) {
 	socket, err := open()
 	if err != nil {
 		return nil, explainSocket(err)
 	}
-	c := &connection{socket: socket, wakeup: -1}
+	c := &connection{socket: socket, wakeup: -1, send: send}
 	for i := range c.headers {
 		c.vectors[i].Base = &c.buffers[i][0]
 		c.vectors[i].SetLen(maxMessage)
@@ -82,9 +98,10 @@ func (c *connection) begin(bytes int) (err error) {
 	var random [4]byte
 	_, _ = rand.Read(random[:]) // never fails
 	ack := binary.NativeEndian.Uint32(random[:])
-	if err := c.request(opListen, ack); err != nil {
+	if err := c.send(c.socket, appendRequest(nil, opListen, ack)); err != nil {
 		return explainSubscription(err)
 	}
+	c.counted = true
 	return c.awaitAck(ack + 1)
 }
 
@@ -103,8 +120,13 @@ func (c *connection) setBuffer(bytes int) error {
 	return err
 }
 
-func (c *connection) request(op, ack uint32) error {
-	return unix.Sendto(c.socket, appendRequest(nil, op, ack), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+func sendToKernel(socket int, request []byte) error {
+	for {
+		err := unix.Sendto(socket, request, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+		if !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
 }
 
 // awaitAck waits for the kernel to say that it has understood: in some namespaces it
@@ -116,11 +138,7 @@ func (c *connection) awaitAck(ack uint32) error {
 		n, err := c.receive(m[:])
 		switch {
 		case err == nil && n == 1 && m[0].what == whatAck && m[0].ack == ack:
-			c.first = m[0]
-			if errno := unix.Errno(m[0].field(0)); errno != 0 {
-				return explainSubscription(errno)
-			}
-			return nil
+			return c.answered(m[0])
 		case err == nil, errors.Is(err, unix.ENOBUFS):
 		case errors.Is(err, unix.EAGAIN):
 			left := time.Until(until)
@@ -140,13 +158,31 @@ func (c *connection) awaitAck(ack uint32) error {
 	}
 }
 
+// answered takes the answer. Whom the kernel refuses it does not count.
+func (c *connection) answered(m message) error {
+	c.first = m
+	if errno := unix.Errno(m.field(0)); errno != 0 {
+		c.counted = false
+		return explainSubscription(errno)
+	}
+	return nil
+}
+
 func (c *connection) poll(fd int, timeout time.Duration) error {
 	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-	_, err := unix.Poll(fds, int((timeout+time.Millisecond-1)/time.Millisecond))
+	_, err := unix.Poll(fds, pollTimeout(timeout))
 	if errors.Is(err, unix.EINTR) {
 		return nil
 	}
 	return err
+}
+
+// pollTimeout is in milliseconds, and never shorter.
+func pollTimeout(d time.Duration) int {
+	if d < 0 {
+		return -1
+	}
+	return int((d + time.Millisecond - 1) / time.Millisecond)
 }
 
 // receive does not tell the Go scheduler of its system call, which copies a few
@@ -178,18 +214,30 @@ func (c *connection) believe(i int) bool {
 		h.Flags&unix.MSG_TRUNC == 0 && c.headers[i].Len <= maxMessage
 }
 
-func (c *connection) wait(listen bool) error {
+func (c *connection) wait(listen bool, most time.Duration) error {
 	fds := [2]unix.PollFd{{Fd: int32(c.wakeup), Events: unix.POLLIN}, {Fd: int32(c.socket), Events: unix.POLLIN}}
 	waitFor := fds[:1]
 	if listen {
 		waitFor = fds[:]
 	}
-	if _, err := unix.Poll(waitFor, -1); err != nil && !errors.Is(err, unix.EINTR) {
+	if _, err := unix.Poll(waitFor, pollTimeout(most)); err != nil && !errors.Is(err, unix.EINTR) {
 		return fmt.Errorf("wait for the socket: %w", err)
 	}
 	if fds[0].Revents != 0 {
 		var count [8]byte
 		_, _ = unix.Read(c.wakeup, count[:]) // it is at 0 afterwards, or was
+	}
+	return nil
+}
+
+// sign gives the thread the name that it has, of which the kernel tells (PR_SET_NAME in
+// kernel/sys.c).
+func (c *connection) sign() error {
+	var name [16]byte // TASK_COMM_LEN
+	for _, op := range []uintptr{unix.PR_GET_NAME, unix.PR_SET_NAME} {
+		if _, _, errno := unix.RawSyscall(unix.SYS_PRCTL, op, uintptr(unsafe.Pointer(&name[0])), 0); errno != 0 {
+			return fmt.Errorf("name the thread: %w", errno)
+		}
 	}
 	return nil
 }
@@ -212,12 +260,20 @@ func (c *connection) kick() error {
 	return nil
 }
 
-// Close unsubscribes: before Linux 6.6 the kernel would go on telling nobody.
+func (c *connection) dismissed() { c.counted = false }
+
+// Close unsubscribes, if that is due: the kernel would go on to tell nobody.
 func (c *connection) Close() error {
-	_ = c.request(opIgnore, 0) // who was refused is refused this too
-	err := unix.Close(c.socket)
-	if c.wakeup >= 0 {
-		err = errors.Join(err, unix.Close(c.wakeup))
+	var errs []error
+	if c.counted {
+		c.counted = false
+		if err := c.send(c.socket, appendRequest(nil, opIgnore, 0)); err != nil {
+			errs = append(errs, fmt.Errorf("unsubscribe from process events: %w", err))
+		}
 	}
-	return err
+	errs = append(errs, unix.Close(c.socket))
+	if c.wakeup >= 0 {
+		errs = append(errs, unix.Close(c.wakeup))
+	}
+	return errors.Join(errs...)
 }
